@@ -1,0 +1,116 @@
+//! Sources: a definition becomes split readers; each yields batches with the offset after them.
+//!
+//! A reader runs on a thread of its own and never waits for what is behind it other than by its bounded queue.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use catalog::ErrorRecord;
+
+use crate::plan::SourceNode;
+use crate::Result;
+
+/// Name of a split within its source: `0` for a Kafka partition, a file's path, `jetstream`.
+pub type SplitId = String;
+
+/// Where to resume a split: JSON, opaque outside its source.
+pub type Offset = serde_json::Value;
+
+/// What a reader has to say.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// Rows of one split, in order.
+    Rows {
+        /// The split.
+        split: SplitId,
+        /// The node's schema (`SourceNode::schema`).
+        rows: RecordBatch,
+        /// Records that could not be decoded, with everything but the job's name filled in.
+        errors: Vec<ErrorRecord>,
+        /// Where the split goes on after these rows and errors.
+        offset: Offset,
+        /// Bytes read for them.
+        bytes: u64,
+    },
+    /// The split holds nothing new at the moment (end of a partition, no file growth): it may be taken as caught up.
+    CaughtUp {
+        /// The split.
+        split: SplitId,
+    },
+    /// A bounded split is read to its end; nothing follows for it.
+    Finished {
+        /// The split.
+        split: SplitId,
+    },
+    /// A split that is new since the start (partition discovery, a new file).
+    NewSplit {
+        /// The split.
+        split: SplitId,
+    },
+    /// Numbers for `freshet.splits`, sent when they change, at most once a second.
+    Progress {
+        /// The split.
+        split: SplitId,
+        /// The numbers.
+        progress: SplitProgress,
+    },
+}
+
+/// Numbers of a split that only its reader knows.
+#[derive(Debug, Clone, Default)]
+pub struct SplitProgress {
+    /// End of the split if known.
+    pub end_offset: Option<String>,
+    /// Rows behind the end if known.
+    pub lag_rows: Option<u64>,
+    /// Reconnects so far.
+    pub reconnects: u64,
+    /// Duplicates dropped so far.
+    pub duplicates: u64,
+    /// Gaps seen so far.
+    pub gaps: u64,
+    /// Why it last failed, while it retries by itself.
+    pub last_error: Option<String>,
+}
+
+/// Reads all splits of one source for one dataflow. Used by one thread.
+pub trait SourceReader: Send {
+    /// The splits known at the start.
+    fn splits(&self) -> Vec<SplitId>;
+
+    /// The next event, waiting at most `wait`; `None` when there is none by then.
+    /// Must return soon after `cancel` is set. Batches are bounded: at most about 1 MiB or 8192 rows, and no row waits
+    /// longer than about 10 ms for others. Among splits with rows ready the one that lags in event time goes first
+    /// (files), so that no split runs ahead without bound.
+    ///
+    /// # Errors
+    /// Anything that needs a restart of the dataflow from its last committed offsets.
+    fn next(&mut self, wait: std::time::Duration) -> Result<Option<SourceEvent>>;
+}
+
+/// Opens a source at the given offsets; splits without one start where the options say.
+pub fn open(node: &SourceNode, offsets: &BTreeMap<SplitId, Offset>) -> Result<Box<dyn SourceReader>> {
+    let _ = (node, offsets);
+    todo!()
+}
+
+/// Checks the options of a streaming table and whether the outside answers (broker, topic, path), for `CREATE`.
+/// Also gives the connector's own columns (`*`, or no column list): jetstream, nexmark, bluesky, Parquet files.
+pub async fn probe(node: &SourceNode) -> Result<()> {
+    let _ = node;
+    todo!()
+}
+
+/// The connector's own columns, where it has some (`jetstream`, `bluesky`, `nexmark` with `table='bid'`).
+pub fn own_columns(connector: &crate::plan::ConnectorSpec) -> Option<Vec<crate::plan::SourceColumn>> {
+    let _ = connector;
+    todo!()
+}
+
+/// Checks connector, format and option names and values without touching the outside.
+/// # Errors
+/// [`crate::Error::Option`] naming the nearest right option.
+pub fn check_options(connector: &crate::plan::ConnectorSpec) -> Result<()> {
+    let _ = connector;
+    todo!()
+}

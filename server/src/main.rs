@@ -1,0 +1,2 @@
+//! freshet
+fn main() {}
