@@ -17,6 +17,7 @@ mod epoch;
 mod error;
 mod errors_table;
 mod storage;
+mod table;
 
 pub use catalog::{
     Catalog, ChangeReader, CommitRecord, DataflowPosition, DataflowRestore, Options, TableChanges, TableStatistics, Version,
