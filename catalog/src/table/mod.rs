@@ -22,10 +22,14 @@ mod flush;
 mod manifest;
 mod memtable;
 mod merge;
+mod merge_scan;
 mod provider;
 mod schema;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
@@ -187,6 +191,22 @@ impl FileSet {
         self.live.iter().map(|file| file.max_sequence + 1).max().unwrap_or(0)
     }
 
+    /// Sorted runs, newest first: the files of one flush are one, each level above 0 is one. Within a run a key stands once.
+    pub(crate) fn runs(&self) -> Vec<SortedRun> {
+        let mut files = self.live.clone();
+        files.sort_by_key(|file| (file.level, Reverse((file.max_sequence, file.min_sequence, file.creation_us))));
+        let mut runs: Vec<SortedRun> = Vec::new();
+        for file in files {
+            match runs.last_mut() {
+                Some(run) if run.level == file.level && (file.level > 0 || run.files[0].max_sequence == file.max_sequence) => {
+                    run.files.push(file);
+                }
+                _ => runs.push(SortedRun { level: file.level, files: vec![file] }),
+            }
+        }
+        runs
+    }
+
     /// Rows in all files, unmerged.
     pub(crate) fn rows(&self) -> u64 {
         self.live.iter().map(|file| file.rows).sum()
@@ -195,6 +215,27 @@ impl FileSet {
     /// Bytes in all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.live.iter().map(|file| file.size).sum()
+    }
+}
+
+/// Files in disjoint key order.
+#[derive(Debug, Clone)]
+pub(crate) struct SortedRun {
+    /// Level of all of them.
+    pub(crate) level: i32,
+    /// The files; never none.
+    pub(crate) files: Vec<Arc<DataFile>>,
+}
+
+impl SortedRun {
+    /// Bytes of the files.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Rows that say "deleted".
+    pub(crate) fn delete_rows(&self) -> u64 {
+        self.files.iter().map(|file| file.delete_rows).sum()
     }
 }
 
