@@ -5,11 +5,11 @@ use crate::Storage;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// The object.
-    pub(crate) path: String,
+    pub path: String,
     /// What is wrong with it.
-    pub(crate) problem: String,
+    pub problem: String,
 }
 
 /// Reads the metadata and the footers of all live files; empty when all is well.
