@@ -13,11 +13,11 @@ use crate::{Result, Storage};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub struct Finding {
     /// The object.
-    pub(crate) path: String,
+    pub path: String,
     /// What is wrong with it.
-    pub(crate) problem: String,
+    pub problem: String,
 }
 
 /// Reads the metadata and all live files; empty when all is well.

@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::compaction::full_compaction;
 use super::{
     CompactionSpec, FileEdit, FileSet, Memtable, Retention, TableSchema, TableSnapshot, check, compact, compaction, create,
     expire, flush, full_compaction, publish, snapshot,
@@ -22,7 +23,7 @@ use crate::{Changes, DELETE, Definition, INSERT, ObjectId, ObjectKind, ObjectNam
 
 /// An empty store.
 pub(crate) fn memory() -> Storage {
-    Storage { store: Arc::new(InMemory::new()), url: "memory".into(), local: None }
+    Storage::over(Arc::new(InMemory::new()), "memory")
 }
 
 /// A table.
