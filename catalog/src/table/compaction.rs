@@ -50,7 +50,8 @@ pub(crate) fn compaction(files: &FileSet, schema: &TableSchema) -> Option<Compac
     if schema.key.is_empty() { append_compaction(files) } else { universal_compaction(&files.runs()) }
 }
 
-/// Everything into the top level, whatever it costs: for `Catalog::compact` and tests. `None` when it is there.
+/// Everything into the top level. `None` when it is there.
+#[cfg(test)]
 pub(crate) fn full_compaction(files: &FileSet, schema: &TableSchema) -> Option<CompactionSpec> {
     let inputs = files.runs();
     if schema.key.is_empty() {

@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::compaction::full_compaction;
 use super::{
     CompactionSpec, FileEdit, FileSet, Memtable, Retention, TableSchema, TableSnapshot, check, compact, compaction, create,
     expire, flush, full_compaction, publish, snapshot,
@@ -358,8 +359,8 @@ async fn expiry_leaves_what_somebody_needs() {
             table.assert_holds(&model.values().cloned().collect::<Vec<_>>()).await;
         }
     }
-    let (snapshot, answer) = held.take().expect("was taken");
-    assert_eq!(answer(&context(&snapshot), "select * from t order by name, id").await, answer, "a reader keeps its files");
+    let (snapshot, before) = held.take().expect("was taken");
+    assert_eq!(answer(&context(&snapshot), "select * from t order by name, id").await, before, "a reader keeps its files");
     drop(snapshot);
     expire(&table.storage, &table.schema, retention, &table.files, table.now() + 1).await.expect("expired");
 
@@ -405,46 +406,4 @@ async fn damage_is_found() {
     let damaged: Vec<_> = findings.iter().map(|finding| finding.path.clone()).collect();
     assert_eq!(damaged, paths.iter().map(ToString::to_string).collect::<Vec<_>>());
     assert!(findings[1].problem.contains("5 bytes"), "{findings:?}");
-}
-
-/// Leaves tables for other readers under a directory.
-#[tokio::test]
-async fn zz_warehouse() {
-    let Ok(root) = std::env::var("FRESHET_WAREHOUSE") else { return };
-    let store = object_store::local::LocalFileSystem::new_with_prefix(&root).expect("a directory");
-    let storage = Storage { store: Arc::new(store), url: root.clone(), local: Some(root.clone().into()) };
-    let mut random = Random(5);
-    let mut keyed = Table::create(storage.clone(), &["name", "id"]).await;
-    let mut append = Table::create(storage, &[]).await;
-    let mut all = Vec::new();
-    let mut model = BTreeMap::new();
-    for step in 0..14 {
-        let (mut rows, mut kinds) = (Vec::new(), Vec::new());
-        for _ in 0..100 {
-            let row = Row::random(&mut random, 300);
-            let delete = random.below(3) == 0;
-            if delete {
-                model.remove(&row.key());
-            } else {
-                model.insert(row.key(), row.clone());
-            }
-            kinds.push(if delete { DELETE } else { INSERT });
-            rows.push(row);
-        }
-        all.extend(rows.clone());
-        append.commit(Changes::append(batch(&rows)));
-        keyed.commit(Changes::new(batch(&rows), Int8Array::from(kinds)));
-        append.flush().await;
-        keyed.flush().await;
-        append.compact(compaction(&append.files, &append.schema)).await;
-        keyed.compact(compaction(&keyed.files, &keyed.schema)).await;
-        println!("{step} {:?}", keyed.files.runs().iter().map(|r| (r.level, r.files.len())).collect::<Vec<_>>());
-    }
-    for (name, rows) in [("events", all), ("orders", model.into_values().collect::<Vec<_>>())] {
-        let b = batch(&rows);
-        let file = std::fs::File::create(format!("{root}/{name}.parquet")).unwrap();
-        let mut w = parquet::arrow::ArrowWriter::try_new(file, b.schema(), None).unwrap();
-        w.write(&b).unwrap();
-        w.close().unwrap();
-    }
 }
