@@ -1,1 +1,4 @@
 //! server
+pub mod pg_catalog;
+pub mod pgwire;
+pub mod session;
