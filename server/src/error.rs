@@ -52,6 +52,22 @@ impl Error {
         }
     }
 
+    /// As a client is told it.
+    pub fn into_sql(self) -> sql::Error {
+        match self {
+            Error::Sql(error) => error,
+            Error::Catalog(error) => from_catalog(error),
+            Error::Engine(error) => from_engine(error),
+            Error::Config { .. } | Error::Io { .. } => {
+                let translated = sql::Error::new(self.sqlstate(), chain(&self));
+                match self.hint() {
+                    Some(hint) => translated.hint(hint),
+                    None => translated,
+                }
+            }
+        }
+    }
+
     /// A sentence with more.
     pub fn detail(&self) -> Option<String> {
         match self {

@@ -154,7 +154,7 @@ fn changeable(table: &Definition, verb: &str) -> Result<()> {
 }
 
 /// The arrays in the table's types, NOT NULL checked.
-fn conform(table: &Definition, arrays: Vec<ArrayRef>) -> Result<RecordBatch> {
+pub(super) fn conform(table: &Definition, arrays: Vec<ArrayRef>) -> Result<RecordBatch> {
     let schema: &SchemaRef = &table.schema;
     let mut columns = Vec::with_capacity(arrays.len());
     for (array, field) in arrays.into_iter().zip(schema.fields()) {

@@ -3,8 +3,11 @@
 //! Each is one catalog transaction. Dataflows start after it is durable and stop after it too, so that nothing is ever
 //! half made; when definitions change under a statement it is planned again.
 
+mod alter;
+mod create;
 mod ddl;
 mod dml;
+mod drop;
 mod keys;
 
 use std::sync::Arc;
@@ -29,7 +32,7 @@ pub(crate) const SEARCH_PATH: &str = "search path";
 pub(crate) fn definition_session(definition: &Definition) -> SessionInfo {
     let search_path = match definition.options.get(SEARCH_PATH) {
         Some(path) => path.split(',').map(str::to_owned).collect(),
-        None => vec![definition.name.schema.clone()],
+        None => vec!["public".to_owned()],
     };
     SessionInfo {
         pid: 0,
