@@ -2,14 +2,6 @@
 
 use tests::{Freshet, need, read_paimon, run_directory};
 
-/// Rows of a query as JSON objects, one per line, sorted: what the reader prints.
-async fn ours(server: &Freshet, table: &str) -> Vec<String> {
-    let rows = server.sql(&format!("SELECT * FROM {table} ORDER BY 1")).await;
-    let mut rows: Vec<String> = rows.into_iter().map(|row| format!("{row:?}")).collect();
-    rows.sort();
-    rows
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pypaimon_reads_what_select_reads() {
     if !need(&["python"]) {
@@ -36,11 +28,14 @@ async fn pypaimon_reads_what_select_reads() {
                 .await;
         }
         server.sql(&format!("DELETE FROM accounts WHERE id % 7 = {}", round % 7)).await;
-        server.sql("CALL flush_tables()").await;
-        // Counts only here: the reader prints values in its own words. The matrix of types is in the tables' own tests.
-        let theirs = read_paimon(&data.join("warehouse"), "public.accounts");
-        assert_eq!(theirs.len(), ours(&server, "accounts").await.len(), "round {round}");
-        let theirs = read_paimon(&data.join("warehouse"), "public.log");
-        assert_eq!(theirs.len(), ours(&server, "log").await.len(), "round {round}");
+        // Files follow the commit by at most the flush interval; each state the reader sees on the way is whole, not torn.
+        for table in ["accounts", "log"] {
+            let wanted = server.value(&format!("SELECT count(*) FROM {table}")).await;
+            let mut tries = 0;
+            while read_paimon(&data.join("warehouse"), &format!("public.{table}")).len().to_string() != wanted {
+                tries += 1;
+                assert!(tries < 100, "{table}, round {round}: pypaimon never saw {wanted} rows");
+            }
+        }
     }
 }
