@@ -5,6 +5,7 @@ mod nexmark;
 mod paimon;
 mod psql;
 mod s3;
+mod slt;
 mod source;
 mod system;
 mod tidy;
