@@ -22,3 +22,4 @@ mod system;
 pub use config::{Config, Settings};
 pub use database::Database;
 pub use error::{Error, Result, chain};
+pub use system::{Event, EventLog, RELATIONS};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use catalog::{Changes, Definition, DefinitionChange, ObjectId, ObjectKind, ObjectName, Transaction};
 use sql::{
     Continuous, CreateSink, CreateStreamingTable, CreateStreamingView, CreateTable, CreateView, Error, Name, Result, Statement,
@@ -13,7 +13,7 @@ use sql::{
 
 use super::ddl::{Work, done, kind_name};
 use super::{SEARCH_PATH, collect, dml, drop};
-use crate::error::{from_catalog, from_engine};
+use crate::error::from_engine;
 use crate::session::{Backend, Outcome};
 use crate::{clock, config};
 

@@ -28,21 +28,26 @@ pub(crate) use dml::{copy_in, dml};
 /// Option under which a definition remembers the schemas its names were looked for in; users cannot write a blank.
 pub(crate) const SEARCH_PATH: &str = "search path";
 
-/// The session a definition's text is to be planned in again.
-pub(crate) fn definition_session(definition: &Definition) -> SessionInfo {
-    let search_path = match definition.options.get(SEARCH_PATH) {
-        Some(path) => path.split(',').map(str::to_owned).collect(),
-        None => vec!["public".to_owned()],
-    };
+/// The session of statements that no client sent.
+pub(crate) fn own_session() -> SessionInfo {
     SessionInfo {
         pid: 0,
         user: "freshet".to_owned(),
         database: "freshet".to_owned(),
         application: "freshet".to_owned(),
         client: String::new(),
-        search_path,
+        search_path: vec!["public".to_owned()],
         time_zone: "UTC".to_owned(),
         settings: Arc::default(),
+    }
+}
+
+/// The session a definition's text is to be planned in again.
+pub(crate) fn definition_session(definition: &Definition) -> SessionInfo {
+    let session = own_session();
+    match definition.options.get(SEARCH_PATH) {
+        Some(path) => SessionInfo { search_path: path.split(',').map(str::to_owned).collect(), ..session },
+        None => session,
     }
 }
 
