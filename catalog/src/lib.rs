@@ -32,3 +32,6 @@ pub use errors_table::{ErrorRecord, error_rows, errors_schema};
 pub use log::tail::{ChangeReader, TableChanges};
 pub use storage::{Storage, StoreRequests};
 pub use version::{DataflowPosition, Version};
+
+#[cfg(test)]
+mod tests;

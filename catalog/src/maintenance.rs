@@ -479,7 +479,7 @@ async fn run_compaction(shared: &Shared, table: &Table, spec: &CompactionSpec) -
 
 /// Commits an edit. When it was refused for certain, its new files are deleted; on any doubt they stay.
 async fn submit(shared: &Shared, schema: &TableSchema, edit: FileEdit) -> Result<()> {
-    let added: Vec<Path> = edit.added.iter().map(|file| Path::from(format!("{}/bucket-0/{}", schema.path, file.name))).collect();
+    let added: Vec<Path> = edit.added.iter().map(|file| schema.data_file(&file.name)).collect();
     let refused = match shared.inbox.files(edit).await {
         Ok(_) => return Ok(()),
         Err(refused) => refused,

@@ -10,7 +10,7 @@ use crate::{Definition, ObjectId, ObjectKind, ObjectName, Storage};
 
 /// An empty store.
 pub(crate) fn memory() -> Storage {
-    Storage { store: Arc::new(InMemory::new()), url: "memory".into(), local: None }
+    Storage::over(Arc::new(InMemory::new()), "memory")
 }
 
 /// A table.

@@ -84,8 +84,8 @@ fn columns(reader: &mut Reader<'_>, streaming: bool) -> Result<Columns> {
                 return Err(Error::new("42601", "only one WATERMARK is possible for a table").at(position));
             }
             found.watermark = Some(watermark(reader)?);
-        } else if reader.is(&["PRIMARY", "KEY"]) || reader.is(&["CONSTRAINT"]) || ["UNIQUE", "CHECK", "FOREIGN", "EXCLUDE"].iter().any(|w| reader.is(&[w]) && matches!(reader.rest().get(1).map(|t| &t.token), Some(Token::LParen) | Some(Token::Word(_))) && !is_type(reader)) {
-            match reader.sql(|parser| parser.parse_optional_table_constraint(false, false))? {
+        } else if is_constraint(reader) {
+            match reader.sql(|parser| parser.parse_optional_table_constraint())? {
                 Some(TableConstraint::PrimaryKey(key)) => {
                     if !found.primary_key.is_empty() {
                         return Err(Error::new("42P16", "multiple primary keys for one table are not allowed").at(position));
@@ -130,10 +130,11 @@ fn columns(reader: &mut Reader<'_>, streaming: bool) -> Result<Columns> {
     }
 }
 
-/// Whether the second word is a type, so that the first is a column that happens to be called `check` or the like.
-fn is_type(reader: &Reader<'_>) -> bool {
-    let second = reader.rest().get(1).and_then(|token| word(&token.token)).map(str::to_ascii_uppercase);
-    second.is_some_and(|word| !matches!(word.as_str(), "KEY" | "NULLS" | "USING"))
+/// Whether a constraint of the table is next, and not a column that happens to be called `check` or the like.
+fn is_constraint(reader: &Reader<'_>) -> bool {
+    let called = ["UNIQUE", "CHECK", "EXCLUDE"].iter().any(|word| reader.is(&[word]));
+    let parenthesis = matches!(reader.rest().get(1), Some(token) if token.token == Token::LParen);
+    reader.is(&["CONSTRAINT"]) || reader.is(&["PRIMARY", "KEY"]) || reader.is(&["FOREIGN", "KEY"]) || called && parenthesis
 }
 
 /// `column AS column [- INTERVAL '…']`.

@@ -14,6 +14,7 @@ use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 use self::reader::{Reader, syntax_error, word};
+pub(crate) use self::reader::{fold, nearest};
 use crate::dialect::FreshetDialect;
 use crate::{Error, Parsed, Result, Statement};
 
