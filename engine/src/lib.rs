@@ -11,6 +11,7 @@
 
 mod engine;
 mod error;
+pub mod format;
 pub mod plan;
 pub mod source;
 pub mod status;

@@ -52,6 +52,18 @@ impl SessionSettings {
 pub trait SystemRelations: std::fmt::Debug + Send + Sync {
     /// The relation at this version, if there is one of that name in that schema.
     fn relation(&self, version: &Arc<Version>, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>>;
+
+    /// A table function of that name in that schema, called with constant arguments:
+    /// `SELECT * FROM freshet.wait('v', INTERVAL '30 seconds')`.
+    fn function(
+        &self,
+        schema: &str,
+        name: &str,
+        arguments: &[datafusion::common::ScalarValue],
+    ) -> Option<Result<Arc<dyn TableProvider>>> {
+        let _ = (schema, name, arguments);
+        None
+    }
 }
 
 /// Plans statements of one session.
