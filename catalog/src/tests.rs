@@ -107,7 +107,7 @@ async fn open(store: &Arc<dyn ObjectStore>) -> Result<Arc<Catalog>> {
 struct FaultyStore {
     store: Arc<dyn ObjectStore>,
     calls: AtomicU64,
-    fail_at: u64,
+    fail_at: AtomicU64,
     fault: Fault,
     failed: tokio::sync::watch::Sender<bool>,
 }
@@ -127,7 +127,18 @@ enum Fault {
 impl FaultyStore {
     fn new(store: &Arc<dyn ObjectStore>, fail_at: u64, fault: Fault) -> Arc<FaultyStore> {
         let failed = tokio::sync::watch::channel(false).0;
-        Arc::new(FaultyStore { store: Arc::clone(store), calls: AtomicU64::new(0), fail_at, fault, failed })
+        Arc::new(FaultyStore {
+            store: Arc::clone(store),
+            calls: AtomicU64::new(0),
+            fail_at: AtomicU64::new(fail_at),
+            fault,
+            failed,
+        })
+    }
+
+    /// The call that comes after `calls` more fails.
+    fn fail_after(&self, calls: u64) {
+        self.fail_at.store(self.calls.load(Ordering::SeqCst) + calls + 1, Ordering::SeqCst);
     }
 
     fn has_failed(&self) -> bool {
@@ -141,9 +152,10 @@ impl FaultyStore {
     /// Runs a call, or does not, or forgets its answer.
     async fn call<T>(&self, call: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let fail_at = self.fail_at.load(Ordering::SeqCst);
         let kills = matches!(self.fault, Fault::KilledBefore | Fault::KilledAfter);
-        if number == self.fail_at || (kills && number > self.fail_at) {
-            let lost = matches!(self.fault, Fault::AnswerLost | Fault::KilledAfter) && number == self.fail_at;
+        if number == fail_at || (kills && number > fail_at) {
+            let lost = matches!(self.fault, Fault::AnswerLost | Fault::KilledAfter) && number == fail_at;
             if lost {
                 let _ = call.await;
             }
@@ -331,22 +343,19 @@ async fn a_lost_answer_is_no_second_commit() {
     let catalog = open(&store).await.expect("opens");
     catalog.commit(create(&[(TABLE, "t", ObjectKind::Table)])).await.expect("creates");
     drop(catalog);
-    // Counted from the end of opening: the put of the insert is the first call.
-    let probe = FaultyStore::new(&store, u64::MAX, Fault::AnswerLost);
-    drop(open(&(Arc::clone(&probe) as Arc<dyn ObjectStore>)).await.expect("opens"));
-    let calls = probe.calls.load(Ordering::SeqCst);
-    for offset in 1..=3 {
-        let faulty = FaultyStore::new(&store, calls + offset, Fault::AnswerLost);
+    for calls in 0..6 {
+        let faulty = FaultyStore::new(&store, u64::MAX, Fault::AnswerLost);
         let catalog = open(&(Arc::clone(&faulty) as Arc<dyn ObjectStore>)).await.expect("opens");
+        faulty.fail_after(calls);
         let before = rows(&catalog, TABLE).len();
-        for number in 0..4 {
+        for number in 0..8 {
             catalog.commit(insert(TABLE, [number])).await.expect("inserts");
         }
-        assert_eq!(rows(&catalog, TABLE).len(), before + 4);
+        assert_eq!(rows(&catalog, TABLE).len(), before + 8);
         assert!(faulty.has_failed());
         drop(catalog);
         let reopened = open(&store).await.expect("opens again");
-        assert_eq!(rows(&reopened, TABLE).len(), before + 4);
+        assert_eq!(rows(&reopened, TABLE).len(), before + 8);
     }
 }
 
