@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use binary_row::BinaryRow;
 pub use check::Finding;
 pub(crate) use check::check;
-pub(crate) use compaction::{CompactionSpec, compact, compaction, full_compaction};
+pub(crate) use compaction::{CompactionSpec, compact, compaction};
 pub(crate) use expire::{Retention, expire};
 pub(crate) use flush::flush;
 pub(crate) use memtable::Memtable;
