@@ -40,6 +40,14 @@ pub struct SessionSettings {
     pub query_threads: usize,
 }
 
+impl SessionSettings {
+    /// The schema that a name without one is created in.
+    pub fn default_schema(&self) -> &str {
+        let path = self.search_path.iter().map(String::as_str);
+        path.into_iter().find(|schema| !schema.starts_with('$') && *schema != "pg_catalog").unwrap_or("public")
+    }
+}
+
 /// Relations that are not in the catalog: `freshet.*`, `pg_catalog.*`, `information_schema.*`.
 pub trait SystemRelations: std::fmt::Debug + Send + Sync {
     /// The relation at this version, if there is one of that name in that schema.
@@ -228,8 +236,7 @@ impl Planner {
 
     /// Where a name without schema is created.
     fn default_schema(&self) -> &str {
-        let path = self.settings.search_path.iter().map(String::as_str);
-        path.into_iter().find(|schema| !schema.starts_with('$') && *schema != "pg_catalog").unwrap_or("public")
+        self.settings.default_schema()
     }
 }
 

@@ -134,6 +134,11 @@ impl<'a> Names<'a> {
         self.planner().sql_statement_to_plan(sqlparser::ast::Statement::Query(Box::new(query))).map_err(crate::translate)
     }
 
+    /// Where a name without schema is created.
+    pub(crate) fn default_schema(&self) -> &str {
+        self.settings.default_schema()
+    }
+
     /// Schemas that a name may be in, in order.
     fn schemas<'n>(&'n self, schema: Option<&'n str>) -> Vec<&'n str> {
         match schema {
