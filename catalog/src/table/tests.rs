@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::compaction::full_compaction;
 use super::{
     CompactionSpec, FileEdit, FileSet, Memtable, Retention, TableSchema, TableSnapshot, check, compact, compaction, create,
-    expire, flush, full_compaction, publish, snapshot,
+    expire, flush, publish, snapshot,
 };
 use crate::{Changes, DELETE, Definition, INSERT, ObjectId, ObjectKind, ObjectName, Seq, Storage};
 
