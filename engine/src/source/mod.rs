@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use catalog::ErrorRecord;
 
-use crate::Result;
 use crate::plan::SourceNode;
+use crate::Result;
 
 /// Name of a split within its source: `0` for a Kafka partition, a file's path, `jetstream`.
 pub type SplitId = String;
