@@ -13,6 +13,7 @@ mod aggregate;
 mod dataflow;
 mod engine;
 mod error;
+pub mod format;
 pub mod plan;
 pub mod source;
 mod state;
