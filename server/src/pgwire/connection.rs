@@ -64,16 +64,18 @@ impl Connection {
             Message::Flush => self.link.flush(None).await?,
             // What is left of a COPY that failed.
             Message::CopyData(_) | Message::CopyDone | Message::CopyFail(_) => {}
-            message @ (Message::Parse { .. } | Message::Bind { .. } | Message::Describe(_) | Message::Execute { .. } | Message::Close(_)) => {
-                match Box::pin(self.extended(message)).await {
-                    Ok(()) => self.link.flush_if_full(None).await?,
-                    Err(Failure::Statement(error, context)) => {
-                        self.failed(error, Some(0), context.as_deref());
-                        self.skipping = true;
-                    }
-                    Err(failure) => return Err(failure),
+            message @ (Message::Parse { .. }
+            | Message::Bind { .. }
+            | Message::Describe(_)
+            | Message::Execute { .. }
+            | Message::Close(_)) => match Box::pin(self.extended(message)).await {
+                Ok(()) => self.link.flush_if_full(None).await?,
+                Err(Failure::Statement(error, context)) => {
+                    self.failed(error, Some(0), context.as_deref());
+                    self.skipping = true;
                 }
-            }
+                Err(failure) => return Err(failure),
+            },
         }
         Ok(true)
     }

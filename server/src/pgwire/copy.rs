@@ -42,7 +42,8 @@ impl Connection {
         }
         let mut count = 0u64;
         while let Some((batch, start)) = self.next_batch(&mut rows, limits).await? {
-            let encoder = RowEncoder::new(&batch, &types, |_| format, zone).map_err(|error| Error::new("0A000", error.to_string()))?;
+            let encoder =
+                RowEncoder::new(&batch, &types, |_| format, zone).map_err(|error| Error::new("0A000", error.to_string()))?;
             for row in start..encoder.rows() {
                 self.link.out.message(b'd', |body| match options.format {
                     CopyFormat::Binary => {

@@ -55,7 +55,14 @@ impl Connection {
         Ok(())
     }
 
-    fn bind(&mut self, portal: &str, statement: &str, formats: &Formats, parameters: &[Option<Bytes>], results: Formats) -> Result<(), Failure> {
+    fn bind(
+        &mut self,
+        portal: &str,
+        statement: &str,
+        formats: &Formats,
+        parameters: &[Option<Bytes>],
+        results: Formats,
+    ) -> Result<(), Failure> {
         let prepared = self.session.statement(statement)?;
         if parameters.len() != prepared.parameters.len() {
             let message = format!(
@@ -86,7 +93,13 @@ impl Connection {
         if portal.is_empty() {
             self.session.portals.remove("");
         }
-        let new = Portal { prepared, values, results: results.0.into_iter().map(|format| format == Format::Binary).collect(), state: PortalState::New, hold: false };
+        let new = Portal {
+            prepared,
+            values,
+            results: results.0.into_iter().map(|format| format == Format::Binary).collect(),
+            state: PortalState::New,
+            hold: false,
+        };
         self.session.keep_portal(portal, new)?;
         self.link.out.bind_complete();
         Ok(())
@@ -121,7 +134,10 @@ impl Connection {
             let values = std::mem::take(&mut portal.values);
             portal.state = PortalState::Done;
             // Statements up to the next Sync are one transaction. Most often Sync is what comes next.
-            let writes = matches!(prepared.parsed.statement, Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Truncate(_));
+            let writes = matches!(
+                prepared.parsed.statement,
+                Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Truncate(_)
+            );
             if writes && self.link.next_kind() != Some(b'S') {
                 self.session.begin_implicit();
             }

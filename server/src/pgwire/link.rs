@@ -93,7 +93,11 @@ impl Link {
     }
 
     /// The next message; waits for it, between statements (`limits` is none) for at most `idle`.
-    pub(super) async fn receive(&mut self, limits: Option<&Limits>, idle: Option<(Duration, &'static str)>) -> Result<Message, Failure> {
+    pub(super) async fn receive(
+        &mut self,
+        limits: Option<&Limits>,
+        idle: Option<(Duration, &'static str)>,
+    ) -> Result<Message, Failure> {
         let idle_until = idle.map(|(limit, code)| (Instant::now() + limit, code));
         loop {
             if let Some(message) = message::message(&mut self.input)? {

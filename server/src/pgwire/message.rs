@@ -278,7 +278,8 @@ mod tests {
 
     #[test]
     fn outsiders_are_refused() {
-        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"Q\xff\xff\xff\xff", b"Q\0\0\0\x03", b"D\0\xff\xff\xff", b"\x16\x03\x01\0"] {
+        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"Q\xff\xff\xff\xff", b"Q\0\0\0\x03", b"D\0\xff\xff\xff", b"\x16\x03\x01\0"]
+        {
             assert!(message(&mut BytesMut::from(bytes)).is_err() || bytes.len() < 5, "{bytes:?}");
             assert!(!matches!(opening(&mut BytesMut::from(bytes)), Ok(Some(_))), "{bytes:?}");
         }

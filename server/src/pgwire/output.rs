@@ -150,7 +150,8 @@ impl Output {
         self.message(b'E', |body| {
             fields(body, severity, error.sqlstate, &error.message);
             let position = position.map(|position| position.to_string());
-            let more = [(b'D', error.detail.as_deref()), (b'H', error.hint.as_deref()), (b'P', position.as_deref()), (b'W', context)];
+            let more =
+                [(b'D', error.detail.as_deref()), (b'H', error.hint.as_deref()), (b'P', position.as_deref()), (b'W', context)];
             for (kind, value) in more {
                 if let Some(value) = value {
                     body.put_u8(kind);

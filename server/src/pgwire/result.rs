@@ -39,7 +39,8 @@ impl Connection {
             let Some((batch, start)) = self.next_batch(rows, limits).await? else {
                 return Ok(Taken { count, all: true });
             };
-            let encoder = RowEncoder::new(&batch, &types, format, zone).map_err(|error| Error::new("0A000", error.to_string()))?;
+            let encoder =
+                RowEncoder::new(&batch, &types, format, zone).map_err(|error| Error::new("0A000", error.to_string()))?;
             for row in start..encoder.rows() {
                 if limit.is_some_and(|limit| count >= limit) {
                     rows.put_back(batch, row);

@@ -95,7 +95,8 @@ async fn introduction(
                 return Ok(None);
             }
             Opening::Startup { minor, parameters } => {
-                let unknown: Vec<_> = parameters.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect();
+                let unknown: Vec<_> =
+                    parameters.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect();
                 if minor > 0 || !unknown.is_empty() {
                     link.out.negotiate_version(&unknown);
                 }
@@ -106,8 +107,14 @@ async fn introduction(
 }
 
 /// The session the client asked for.
-fn session(backend: &Arc<dyn Backend>, registration: crate::session::Registration, parameters: Vec<(String, String)>) -> sql::Result<Session> {
-    let value = |wanted: &str| parameters.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone()).filter(|value| !value.is_empty());
+fn session(
+    backend: &Arc<dyn Backend>,
+    registration: crate::session::Registration,
+    parameters: Vec<(String, String)>,
+) -> sql::Result<Session> {
+    let value = |wanted: &str| {
+        parameters.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+    };
     let Some(user) = value("user") else {
         return Err(Error::new("28000", "no PostgreSQL user name specified in startup packet"));
     };

@@ -197,7 +197,9 @@ impl PgType {
                 Scalar::Bytea => DataType::Binary,
                 Scalar::Int2 => DataType::Int16,
                 Scalar::Int4 => DataType::Int32,
-                Scalar::Int8 | Scalar::Oid | Scalar::Xid | Scalar::Regproc | Scalar::Regclass | Scalar::Regtype => DataType::Int64,
+                Scalar::Int8 | Scalar::Oid | Scalar::Xid | Scalar::Regproc | Scalar::Regclass | Scalar::Regtype => {
+                    DataType::Int64
+                }
                 Scalar::Float4 => DataType::Float32,
                 Scalar::Float8 => DataType::Float64,
                 Scalar::Date => DataType::Date32,

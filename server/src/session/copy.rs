@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{Field, Schema};
 use catalog::Definition;
 use sql::{CopyDirection, Error, Result};
@@ -45,7 +45,9 @@ impl CopyOptions {
             None | Some("text") => CopyFormat::Text,
             Some("csv") => CopyFormat::Csv,
             Some("binary") if direction == CopyDirection::Out => CopyFormat::Binary,
-            Some("binary") => return Err(Error::new("0A000", "COPY FROM in binary format is not supported").hint("Use csv or text.")),
+            Some("binary") => {
+                return Err(Error::new("0A000", "COPY FROM in binary format is not supported").hint("Use csv or text."));
+            }
             Some(other) => return Err(Error::new("22023", format!("COPY format \"{other}\" not recognized"))),
         };
         let csv = format == CopyFormat::Csv;
@@ -66,7 +68,9 @@ impl CopyOptions {
         if let Some(encoding) = options.get("encoding")
             && !matches!(encoding.to_ascii_uppercase().replace('-', "").as_str(), "UTF8" | "UNICODE")
         {
-            return Err(Error::new("22023", "argument to option \"encoding\" must be a valid encoding name").hint("UTF8 is supported."));
+            return Err(
+                Error::new("22023", "argument to option \"encoding\" must be a valid encoding name").hint("UTF8 is supported.")
+            );
         }
         let header = match options.get("header").map(String::as_str) {
             None => false,
@@ -279,7 +283,8 @@ impl CopyIn {
             let array = text_column_as(PgType::of(field), field.data_type(), &texts, &self.time_zone).map_err(|refused| {
                 let line = lines.get(refused.row).copied().unwrap_or(0);
                 let value = if refused.row < texts.len() { texts.value(refused.row) } else { "" };
-                let context = format!("COPY {}, line {line}, column {}: \"{}\"", self.table.name.name, field.name(), shortened(value));
+                let context =
+                    format!("COPY {}, line {line}, column {}: \"{}\"", self.table.name.name, field.name(), shortened(value));
                 CopyError { error: refused.error, context: Some(context) }
             })?;
             arrays.push(array);

@@ -32,7 +32,15 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use sql::{Parsed, Planner, Statement, SystemRelations};
 use tokio::runtime::Handle;
 
+pub(crate) use copy::{CopyError, CopyFormat, CopyIn, CopyOptions};
+pub(crate) use parameters::{ParameterFormat, parameter};
 pub use registry::{Activity, Registration, Registry, SessionState};
+pub(crate) use rows::{Column, Rows, stopping};
+pub(crate) use settings::{SERVER_VERSION, SERVER_VERSION_NUM, SETTINGS, Settings};
+pub(crate) use transaction::Block;
+
+use crate::pg_catalog;
+use crate::pgwire::types::PgType;
 
 /// What others may know of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,7 +208,13 @@ const NAMED_MAX: usize = 10_000;
 
 impl Session {
     /// A session for a client that has introduced itself.
-    pub(crate) fn new(backend: Arc<dyn Backend>, registration: Registration, settings: Settings, user: String, database: String) -> Session {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        registration: Registration,
+        settings: Settings,
+        user: String,
+        database: String,
+    ) -> Session {
         let client = backend.sessions().client(registration.pid);
         let info = Arc::new(SessionInfo {
             pid: registration.pid,
@@ -281,7 +295,8 @@ impl Session {
             backend_pid: self.info.pid,
             query_threads: self.backend.query_threads(),
         };
-        let system: Arc<dyn SystemRelations> = Arc::new(pg_catalog::Relations::new(Arc::clone(&self.backend), Arc::clone(&self.info)));
+        let system: Arc<dyn SystemRelations> =
+            Arc::new(pg_catalog::Relations::new(Arc::clone(&self.backend), Arc::clone(&self.info)));
         let planner = Planner::new(self.backend.runtime_env(), settings, system);
         let planner = Arc::new(planner);
         self.planner = Some(Arc::clone(&planner));

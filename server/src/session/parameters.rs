@@ -32,7 +32,8 @@ pub(crate) fn parameter(kind: PgType, format: ParameterFormat, value: Option<&By
     };
     match format {
         ParameterFormat::Text => {
-            let text = std::str::from_utf8(bytes).map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
+            let text =
+                std::str::from_utf8(bytes).map_err(|_| Error::new("22021", "invalid byte sequence for encoding \"UTF8\""))?;
             text_value(kind, text, time_zone)
         }
         ParameterFormat::Binary => binary_value(kind, bytes.clone()),
@@ -170,7 +171,12 @@ fn bytea(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Arrays of one dimension: `{1,2,NULL,"a b"}`.
-fn array_column(scalar: Scalar, data_type: &DataType, texts: &StringArray, time_zone: &str) -> std::result::Result<ArrayRef, Refused> {
+fn array_column(
+    scalar: Scalar,
+    data_type: &DataType,
+    texts: &StringArray,
+    time_zone: &str,
+) -> std::result::Result<ArrayRef, Refused> {
     let mut elements: Vec<Option<String>> = Vec::new();
     let mut lengths = Vec::with_capacity(texts.len());
     for (row, text) in texts.iter().enumerate() {
@@ -186,18 +192,15 @@ fn array_column(scalar: Scalar, data_type: &DataType, texts: &StringArray, time_
         DataType::List(field) => field.data_type().clone(),
         _ => PgType::One(scalar).arrow(),
     };
-    let values = text_column_as(PgType::One(scalar), &element_type, &values, time_zone).map_err(|refused| Refused {
-        row: row_of(&lengths, refused.row),
-        error: refused.error,
-    })?;
+    let values = text_column_as(PgType::One(scalar), &element_type, &values, time_zone)
+        .map_err(|refused| Refused { row: row_of(&lengths, refused.row), error: refused.error })?;
     let offsets = arrow::buffer::OffsetBuffer::<i32>::from_lengths(lengths);
     let field = match data_type {
         DataType::List(field) => Arc::clone(field),
         _ => Arc::new(arrow::datatypes::Field::new_list_field(element_type, true)),
     };
     let list = arrow::array::ListArray::try_new(field, offsets, values, texts.nulls().cloned());
-    list.map(|list| Arc::new(list) as ArrayRef)
-        .map_err(|error| Refused { row: 0, error: Error::new("22P02", error.to_string()) })
+    list.map(|list| Arc::new(list) as ArrayRef).map_err(|error| Refused { row: 0, error: Error::new("22P02", error.to_string()) })
 }
 
 fn row_of(lengths: &[usize], element: usize) -> usize {
@@ -292,7 +295,12 @@ fn binary_value(kind: PgType, mut bytes: Bytes) -> Result<ScalarValue> {
         Scalar::Numeric => return numeric(bytes),
         Scalar::Bytea => return Ok(ScalarValue::Binary(Some(bytes.to_vec()))),
         Scalar::Uuid => {
-            let [a, b, c, d] = [bytes.try_get_u32().map_err(short)?, bytes.try_get_u32().map_err(short)?, bytes.try_get_u32().map_err(short)?, bytes.try_get_u32().map_err(short)?];
+            let [a, b, c, d] = [
+                bytes.try_get_u32().map_err(short)?,
+                bytes.try_get_u32().map_err(short)?,
+                bytes.try_get_u32().map_err(short)?,
+                bytes.try_get_u32().map_err(short)?,
+            ];
             let text = format!("{a:08x}-{:04x}-{:04x}-{:04x}-{:04x}{d:08x}", b >> 16, b & 0xffff, c >> 16, c & 0xffff);
             ScalarValue::Utf8(Some(text))
         }
@@ -302,7 +310,9 @@ fn binary_value(kind: PgType, mut bytes: Bytes) -> Result<ScalarValue> {
             }
             return utf8(bytes);
         }
-        Scalar::Char | Scalar::Name | Scalar::Text | Scalar::Json | Scalar::Bpchar | Scalar::Varchar | Scalar::Unknown => return utf8(bytes),
+        Scalar::Char | Scalar::Name | Scalar::Text | Scalar::Json | Scalar::Bpchar | Scalar::Varchar | Scalar::Unknown => {
+            return utf8(bytes);
+        }
         Scalar::Int2Vector | Scalar::OidVector | Scalar::Record | Scalar::Void => {
             return Err(Error::new("0A000", format!("parameters of type {} are not supported", scalar.row().sql_name)));
         }
@@ -339,7 +349,9 @@ fn numeric(mut bytes: Bytes) -> Result<ScalarValue> {
         let exponent = weight.saturating_sub(index).saturating_mul(4).saturating_add(scale);
         let group = i128::from(group);
         let part = match u32::try_from(exponent) {
-            Ok(exponent) if group != 0 => 10i128.checked_pow(exponent).and_then(|power| power.checked_mul(group)).ok_or_else(overflow)?,
+            Ok(exponent) if group != 0 => {
+                10i128.checked_pow(exponent).and_then(|power| power.checked_mul(group)).ok_or_else(overflow)?
+            }
             Ok(_) => 0,
             Err(_) => group.checked_div(10i128.checked_pow(exponent.unsigned_abs()).unwrap_or(i128::MAX)).unwrap_or(0),
         };

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::copy::{CopyIn, CopyOptions};
 use super::rows::text_fields;
 use super::{Block, Column, Portal, PortalState, Prepared, Response, Rows, Session, stopping};
+use crate::clock::now_us;
 use crate::pgwire::types::PgType;
 
 /// UPDATE and DELETE are planned again so often when others write the same table meanwhile.
@@ -62,7 +63,9 @@ impl Session {
         let command = |tag: &str| Ok(Response::Command(tag.to_owned()));
         match &parsed.statement {
             Statement::Empty => Ok(Response::Empty),
-            Statement::Query(_) => Ok(Response::Rows { rows: Box::new(self.query(&parsed.statement, values).await?), tag: "SELECT" }),
+            Statement::Query(_) => {
+                Ok(Response::Rows { rows: Box::new(self.query(&parsed.statement, values).await?), tag: "SELECT" })
+            }
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Truncate(_) => {
                 let rows = self.dml(&parsed.statement, values).await?;
                 Ok(Response::Command(match &parsed.statement {
@@ -135,27 +138,32 @@ impl Session {
                 let values = self.arguments(name, &prepared, args).await?;
                 Box::pin(self.run(&prepared.parsed, &values)).await
             }
-            Statement::Deallocate(name) => {
-                match name {
-                    Some(name) => {
-                        self.statement(name)?;
-                        self.statements.remove(name);
-                        command("DEALLOCATE")
-                    }
-                    None => {
-                        self.statements.clear();
-                        command("DEALLOCATE ALL")
-                    }
+            Statement::Deallocate(name) => match name {
+                Some(name) => {
+                    self.statement(name)?;
+                    self.statements.remove(name);
+                    command("DEALLOCATE")
                 }
-            }
+                None => {
+                    self.statements.clear();
+                    command("DEALLOCATE ALL")
+                }
+            },
             Statement::Declare { name, hold, query } => {
                 if !hold && !matches!(&self.block, Block::Open(open) if !open.implicit) {
                     return Err(Error::new("25P01", "DECLARE CURSOR can only be used in transaction blocks"));
                 }
                 let rows = self.query(&query.statement, values).await?;
-                let prepared = Prepared { parsed: Arc::new(Parsed::clone(query)), parameters: Vec::new(), columns: Some(rows.columns.clone()) };
+                let prepared = Prepared {
+                    parsed: Arc::new(Parsed::clone(query)),
+                    parameters: Vec::new(),
+                    columns: Some(rows.columns.clone()),
+                };
                 let state = PortalState::Running { rows: Box::new(rows), tag: "SELECT" };
-                self.keep_portal(name, Portal { prepared: Arc::new(prepared), values: Vec::new(), results: Vec::new(), state, hold: *hold })?;
+                self.keep_portal(
+                    name,
+                    Portal { prepared: Arc::new(prepared), values: Vec::new(), results: Vec::new(), state, hold: *hold },
+                )?;
                 command("DECLARE CURSOR")
             }
             Statement::Fetch { name, count } => {
@@ -179,7 +187,8 @@ impl Session {
     }
 
     fn refuse_in_failed_block(&self, statement: &Statement) -> Result<()> {
-        let ends_block = matches!(statement, Statement::Commit | Statement::Rollback | Statement::Savepoint("ROLLBACK") | Statement::Empty);
+        let ends_block =
+            matches!(statement, Statement::Commit | Statement::Rollback | Statement::Savepoint("ROLLBACK") | Statement::Empty);
         if matches!(self.block, Block::Failed(_)) && !ends_block {
             return Err(Error::new("25P02", "current transaction is aborted, commands ignored until end of transaction block"));
         }
@@ -205,8 +214,10 @@ impl Session {
     /// Starts a query.
     async fn query(&mut self, statement: &Statement, values: &[ScalarValue]) -> Result<Rows> {
         let planned = self.plan(statement).await?;
-        self.before_reading(&self.tables(&planned.plan)).await?;
-        let planned = if matches!(&self.block, Block::Open(open) if open.implicit) { self.plan(statement).await? } else { planned };
+        let read = self.tables(&planned.plan);
+        self.before_reading(&read).await?;
+        let planned =
+            if matches!(&self.block, Block::Open(open) if open.implicit) { self.plan(statement).await? } else { planned };
         let columns = Column::all(&planned.schema);
         let physical = self.physical(planned, values).await?;
         self.execute(physical, columns)
@@ -225,7 +236,8 @@ impl Session {
         let (handle, values) = (self.query_handle(), values.to_vec());
         on_queries(&handle, async move {
             let plan = with_values(planned, values)?;
-            planner.state().create_physical_plan(&plan).await.map_err(translate)
+            let now = chrono::DateTime::from_timestamp_micros(now_us()).unwrap_or_default();
+            planner.state_at(now).create_physical_plan(&plan).await.map_err(translate)
         })
         .await
     }
@@ -240,9 +252,12 @@ impl Session {
         loop {
             let (backend, planner, version) = (Arc::clone(&self.backend), self.planner(), self.version());
             let (handle, statement, values) = (self.query_handle(), statement.clone(), values.to_vec());
-            let dml = on_queries(&handle, async move { backend.execute_dml(&planner, &version, &statement, &values).await }).await?;
+            let dml =
+                on_queries(&handle, async move { backend.execute_dml(&planner, &version, &statement, &values).await }).await?;
             match self.write(dml).await {
-                Err(error) if error.sqlstate == "40001" && attempt < CONFLICT_RETRIES && matches!(self.block, Block::None) => attempt += 1,
+                Err(error) if error.sqlstate == "40001" && attempt < CONFLICT_RETRIES && matches!(self.block, Block::None) => {
+                    attempt += 1
+                }
                 other => return other,
             }
         }
@@ -339,7 +354,13 @@ impl Session {
         Ok(Rows::text(&["QUERY PLAN"], &lines))
     }
 
-    async fn explain_query(&mut self, analyze: bool, verbose: bool, statement: &Statement, values: &[ScalarValue]) -> Result<String> {
+    async fn explain_query(
+        &mut self,
+        analyze: bool,
+        verbose: bool,
+        statement: &Statement,
+        values: &[ScalarValue],
+    ) -> Result<String> {
         if analyze && !matches!(statement, Statement::Query(_)) {
             return Err(Error::new("0A000", "EXPLAIN ANALYZE is only possible for queries"));
         }
@@ -359,7 +380,12 @@ impl Session {
     }
 
     /// Values of EXECUTE's arguments, in the types of the parameters.
-    async fn arguments(&mut self, name: &str, prepared: &Prepared, args: &[datafusion::sql::sqlparser::ast::Expr]) -> Result<Vec<ScalarValue>> {
+    async fn arguments(
+        &mut self,
+        name: &str,
+        prepared: &Prepared,
+        args: &[datafusion::sql::sqlparser::ast::Expr],
+    ) -> Result<Vec<ScalarValue>> {
         if args.len() != prepared.parameters.len() {
             let message = format!("wrong number of parameters for prepared statement \"{name}\"");
             let detail = format!("Expected {} parameters but got {}.", prepared.parameters.len(), args.len());

@@ -17,7 +17,10 @@ pub(crate) const SERVER_VERSION_NUM: &str = "150008";
 enum Kind {
     Text,
     Bool,
-    Integer { min: i64, max: i64 },
+    Integer {
+        min: i64,
+        max: i64,
+    },
     /// Stored in milliseconds, shown in the largest unit that divides it.
     Milliseconds,
     OneOf(&'static [&'static str]),
@@ -67,8 +70,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("default_transaction_isolation", "read committed", ISOLATION, "Sets the isolation level of each new transaction."),
     reported("default_transaction_read_only", "off", Kind::Bool, "Sets the default read-only status of new transactions."),
     setting("escape_string_warning", "on", Kind::Bool, "Warn about backslash escapes in ordinary string literals."),
-    setting("extra_float_digits", "1", Kind::Integer { min: 0, max: 3 }, "Sets the number of digits displayed for floating-point values."),
-    setting("idle_in_transaction_session_timeout", "0", Kind::Milliseconds, "Sets the maximum allowed idle time in a transaction."),
+    setting(
+        "extra_float_digits",
+        "1",
+        Kind::Integer { min: 0, max: 3 },
+        "Sets the number of digits displayed for floating-point values.",
+    ),
+    setting(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Kind::Milliseconds,
+        "Sets the maximum allowed idle time in a transaction.",
+    ),
     setting("idle_session_timeout", "0", Kind::Milliseconds, "Sets the maximum allowed idle time outside a transaction."),
     reported("in_hot_standby", "off", Kind::ReadOnly, "Shows whether hot standby is currently active."),
     reported("integer_datetimes", "on", Kind::ReadOnly, "Shows whether datetimes are integer based."),
@@ -87,12 +100,22 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("quote_all_identifiers", "off", Kind::Bool, "When generating SQL fragments, quote all identifiers."),
     setting("role", "none", Kind::Text, "Sets the current role."),
     setting("row_security", "on", Kind::Bool, "Enable row security."),
-    setting("search_path", "\"$user\", public", Kind::SearchPath, "Sets the schema search order for names that are not schema-qualified."),
+    setting(
+        "search_path",
+        "\"$user\", public",
+        Kind::SearchPath,
+        "Sets the schema search order for names that are not schema-qualified.",
+    ),
     reported("server_encoding", "UTF8", Kind::ReadOnly, "Shows the server (database) character set encoding."),
     reported("server_version", SERVER_VERSION, Kind::ReadOnly, "Shows the server version."),
     setting("server_version_num", SERVER_VERSION_NUM, Kind::ReadOnly, "Shows the server version as an integer."),
     reported("session_authorization", "", Kind::ReadOnly, "Sets the session user name."),
-    setting("session_replication_role", "origin", Kind::OneOf(&["origin", "replica", "local"]), "Sets the session's behavior for triggers and rewrite rules."),
+    setting(
+        "session_replication_role",
+        "origin",
+        Kind::OneOf(&["origin", "replica", "local"]),
+        "Sets the session's behavior for triggers and rewrite rules.",
+    ),
     reported("standard_conforming_strings", "on", Kind::OneOf(&["on"]), "Causes '...' strings to treat backslashes literally."),
     setting("statement_timeout", "0", Kind::Milliseconds, "Sets the maximum allowed duration of any statement."),
     setting("synchronous_commit", "on", Kind::Text, "Sets the current transaction's synchronization level."),
@@ -260,7 +283,8 @@ fn checked(name: &str, value: &str) -> Result<(String, String)> {
             let hint = "Valid units for this parameter are \"ms\", \"s\", \"min\", \"h\", and \"d\".";
             let number = milliseconds(value).ok_or_else(|| invalid(name, value).hint(hint))?;
             if !(0..=i64::from(i32::MAX)).contains(&number) {
-                let message = format!("{number} ms is outside the valid range for parameter \"{name}\" (0 ms .. {} ms)", i32::MAX);
+                let message =
+                    format!("{number} ms is outside the valid range for parameter \"{name}\" (0 ms .. {} ms)", i32::MAX);
                 return Err(Error::new("22023", message));
             }
             let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"), (1, "ms")];
@@ -332,9 +356,13 @@ fn time_zone(value: &str) -> Option<String> {
     }
     let capital = |part: &str| -> String {
         let mut letters = part.chars();
-        letters.next().map(|first| first.to_ascii_uppercase().to_string() + &letters.as_str().to_ascii_lowercase()).unwrap_or_default()
+        letters
+            .next()
+            .map(|first| first.to_ascii_uppercase().to_string() + &letters.as_str().to_ascii_lowercase())
+            .unwrap_or_default()
     };
-    let capitals = value.split('/').map(|part| part.split('_').map(capital).collect::<Vec<_>>().join("_")).collect::<Vec<_>>().join("/");
+    let capitals =
+        value.split('/').map(|part| part.split('_').map(capital).collect::<Vec<_>>().join("_")).collect::<Vec<_>>().join("/");
     let spellings = [value.to_owned(), value.to_ascii_uppercase(), capitals];
     let known = spellings.into_iter().find(|name| Tz::from_str(name).is_ok())?;
     Some(if known == "Utc" { "UTC".to_owned() } else { known })

@@ -14,7 +14,8 @@ impl Session {
         use ObjectKind::{Schema, Sink, StoredStreamingTable, StreamingTable, StreamingView, Table, View};
         match name {
             "all" => {
-                let description = |name: &str| SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.description);
+                let description =
+                    |name: &str| SETTINGS.iter().find(|setting| setting.name == name).map_or("", |setting| setting.description);
                 let row = |(name, value): &(String, String)| vec![name.clone(), value.clone(), description(name).to_owned()];
                 let rows: Vec<_> = self.info().settings.iter().map(row).collect();
                 Ok(Rows::text(&["name", "setting", "description"], &rows))
@@ -45,7 +46,9 @@ impl Session {
         let chosen = version.names.iter().filter_map(|(name, id)| Some((name, version.objects.get(id)?)));
         let chosen = chosen.filter(|(_, definition)| kinds.contains(&definition.kind));
         let rows: Vec<_> = chosen
-            .map(|(name, definition)| vec![name.schema.clone(), name.name.clone(), definition.comment.clone().unwrap_or_default()])
+            .map(|(name, definition)| {
+                vec![name.schema.clone(), name.name.clone(), definition.comment.clone().unwrap_or_default()]
+            })
             .collect();
         Rows::text(&["schema", "name", "comment"], &rows)
     }

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array, Float32Array, Float64Array,
-    Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, LargeStringArray, ListArray, RecordBatch, StringArray,
-    StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array, Float32Array,
+    Float64Array, Int16Array, Int32Array, Int64Array, IntervalMonthDayNanoArray, LargeStringArray, ListArray, RecordBatch,
+    StringArray, StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalUnit,
-    IntervalMonthDayNanoType, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -167,7 +167,7 @@ impl ColumnEncoder {
     }
 
     /// Writes length and value, or −1 for NULL.
-    fn write(&self, row: usize, format: Format, out: &mut BytesMut) {
+    pub(in crate::pgwire) fn write(&self, row: usize, format: Format, out: &mut BytesMut) {
         if self.is_null(row) {
             out.put_i32(-1);
             return;
@@ -188,10 +188,9 @@ fn scalar_cells(column: &ArrayRef, data_type: &DataType, scalar: Scalar) -> Resu
         (DataType::Boolean, Scalar::Bool) => Cells::Bool(column.as_boolean().clone()),
         (DataType::Int16, Scalar::Int2) => Cells::Int16(column.as_primitive::<Int16Type>().clone()),
         (DataType::Int32, Scalar::Int4) => Cells::Int32(column.as_primitive::<Int32Type>().clone()),
-        (
-            DataType::Int64,
-            Scalar::Int8 | Scalar::Oid | Scalar::Xid | Scalar::Regproc | Scalar::Regclass | Scalar::Regtype,
-        ) => Cells::Int64(column.as_primitive::<Int64Type>().clone()),
+        (DataType::Int64, Scalar::Int8 | Scalar::Oid | Scalar::Xid | Scalar::Regproc | Scalar::Regclass | Scalar::Regtype) => {
+            Cells::Int64(column.as_primitive::<Int64Type>().clone())
+        }
         (DataType::Float32, Scalar::Float4) => Cells::Float32(column.as_primitive::<Float32Type>().clone()),
         (DataType::Float64, Scalar::Float8) => Cells::Float64(column.as_primitive::<Float64Type>().clone()),
         (DataType::Decimal128(_, scale), Scalar::Numeric) => {
@@ -226,9 +225,10 @@ fn scalar_cells(column: &ArrayRef, data_type: &DataType, scalar: Scalar) -> Resu
         (DataType::Timestamp(_, Some(zone)), Scalar::Timestamptz) => {
             return scalar_cast(column, &DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::clone(zone))), scalar);
         }
-        (DataType::Map(..) | DataType::Union(..) | DataType::Struct(_) | DataType::ListView(_) | DataType::LargeListView(_), _) => {
-            Cells::Text(displayed(column)?)
-        }
+        (
+            DataType::Map(..) | DataType::Union(..) | DataType::Struct(_) | DataType::ListView(_) | DataType::LargeListView(_),
+            _,
+        ) => Cells::Text(displayed(column)?),
         // Narrower integers, other time units, or a type that differs from the one described.
         (_, scalar) => return scalar_cast(column, &PgType::One(scalar).arrow(), scalar),
     };

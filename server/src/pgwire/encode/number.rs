@@ -53,7 +53,13 @@ pub(super) enum FloatDigits {
 }
 
 /// A float, given its shortest form with an exponent (`1.25e-7`), as Postgres writes it.
-pub(super) fn write_float(scientific: impl std::fmt::LowerExp, class: std::num::FpCategory, negative: bool, limit: FloatDigits, out: &mut BytesMut) {
+pub(super) fn write_float(
+    scientific: impl std::fmt::LowerExp,
+    class: std::num::FpCategory,
+    negative: bool,
+    limit: FloatDigits,
+    out: &mut BytesMut,
+) {
     match class {
         std::num::FpCategory::Nan => return out.put_slice(b"NaN"),
         std::num::FpCategory::Infinite => return out.put_slice(if negative { b"-Infinity" } else { b"Infinity" }),
