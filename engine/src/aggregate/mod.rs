@@ -19,8 +19,6 @@ mod groups;
 mod kernels;
 mod pairs;
 mod store;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

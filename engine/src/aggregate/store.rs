@@ -254,6 +254,14 @@ pub(crate) struct Corrections {
     pub(crate) kinds: Vec<i8>,
 }
 
+/// State of a keyed store as columns.
+pub(crate) struct KeyedExport {
+    /// Group columns, then state.
+    pub(crate) groups: Vec<ArrayRef>,
+    /// For each call with DISTINCT: its number; group columns, values, counts.
+    pub(crate) pairs: Vec<(usize, Vec<ArrayRef>)>,
+}
+
 impl KeyedStore {
     /// `counted`: what is absorbed will be dissolved again. `corrected`: readers are told of changed results.
     pub(crate) fn new(calls: &Arc<Calls>, counted: bool, corrected: bool) -> Result<KeyedStore> {
@@ -424,18 +432,23 @@ impl KeyedStore {
 
     /// Group columns and state of the touched slots (or of all live ones); the epoch begins anew.
     /// Slots that are left without rows are in it once, with zero rows, and forgotten, unless `always`.
-    pub(crate) fn export(&mut self, everything: bool, always: bool) -> Result<(Vec<ArrayRef>, StoreExport)> {
+    pub(crate) fn export(&mut self, everything: bool, always: bool) -> Result<KeyedExport> {
         let touched = std::mem::take(&mut self.touched);
         let slots = if everything { self.live() } else { touched.clone() };
         let export = self.store.export(&slots, !everything)?;
         self.store.forget_touched_pairs();
-        let keys = self.groups.keys(&slots)?;
+        // Before slots are forgotten: their pairs still have an owner.
+        let pairs = export.pairs.into_iter().map(|(call, owners, values)| {
+            Ok((call, [self.groups.keys(&owners)?, values].concat()))
+        });
+        let pairs = pairs.collect::<Result<_>>()?;
+        let groups = [self.groups.keys(&slots)?, export.states].concat();
         self.epoch = self.epoch.wrapping_add(1).max(1);
         if !always {
             let empty: Vec<u32> = touched.into_iter().filter(|slot| self.store.rows(*slot) <= 0).collect();
             self.forget(&empty);
         }
-        Ok((keys, export))
+        Ok(KeyedExport { groups, pairs })
     }
 
     /// Like [`KeyedStore::export`] for reading only: everything there is, nothing is noted.
@@ -479,11 +492,6 @@ impl KeyedStore {
         let slots = self.groups.intern(keys, columns.last().map_or(0, |counts| counts.len()))?;
         self.grow();
         self.store.import_pairs(call, &slots, columns)
-    }
-
-    /// Group columns of pair owners.
-    pub(crate) fn pair_keys(&self, owners: &[u32]) -> Result<Vec<ArrayRef>> {
-        self.groups.keys(owners)
     }
 
     /// Adds everything another store holds.

@@ -84,13 +84,12 @@ impl Operator for Aggregate {
     }
 
     fn export(&mut self, kind: StateKind) -> Result<Option<Bytes>> {
-        let (keys, export) = self.groups.export(kind == StateKind::Image, self.is_global())?;
+        let export = self.groups.export(kind == StateKind::Image, self.is_global())?;
         let mut writer = state::Writer::default();
-        for (call, owners, values) in export.pairs {
-            let columns = [self.groups.pair_keys(&owners)?, values].concat();
+        for (call, columns) in export.pairs {
             writer.section(&format!("pairs {call}"), columns)?;
         }
-        writer.section("groups", [keys, export.states].concat())?;
+        writer.section("groups", export.groups)?;
         Ok(writer.finish(kind))
     }
 

@@ -429,7 +429,10 @@ impl Operator for SessionAggregate {
     fn export(&mut self, kind: StateKind) -> Result<Option<Bytes>> {
         let everything = kind == StateKind::Image;
         let touched = std::mem::take(&mut self.touched);
-        let candidates = if everything { (0..self.sessions.len() as u32).collect() } else { touched };
+        let mut candidates = if everything { (0..self.sessions.len() as u32).collect() } else { touched };
+        // A slot that was given out again within the epoch has been touched twice.
+        candidates.sort_unstable();
+        candidates.dedup();
         let slots: Vec<u32> = candidates.into_iter().filter(|slot| self.sessions[*slot as usize].live).collect();
         let removed = std::mem::take(&mut self.removed);
         self.epoch = self.epoch.wrapping_add(1).max(1);

@@ -323,18 +323,17 @@ impl Operator for WindowAggregate {
     fn export(&mut self, kind: StateKind) -> Result<Option<Bytes>> {
         let mut sections: BTreeMap<String, Vec<Vec<ArrayRef>>> = BTreeMap::new();
         for ((end, start), frame) in &mut self.frames {
-            let (keys, export) = frame.export(kind == StateKind::Image, false)?;
+            let export = frame.export(kind == StateKind::Image, false)?;
             let with_frame = |columns: Vec<ArrayRef>| {
                 let rows = columns.last().map_or(0, |column| column.len());
                 let bounds = [*start, *end].map(|bound| Arc::new(Int64Array::from_value(bound, rows)) as ArrayRef);
                 [bounds.to_vec(), columns].concat()
             };
-            for (call, owners, values) in export.pairs {
-                let columns = [frame.pair_keys(&owners)?, values].concat();
+            for (call, columns) in export.pairs {
                 sections.entry(format!("pairs {call}")).or_default().push(with_frame(columns));
             }
-            if export.states[0].len() > 0 {
-                sections.entry("windows".to_owned()).or_default().push(with_frame([keys, export.states].concat()));
+            if export.groups.last().is_some_and(|rows| !rows.is_empty()) {
+                sections.entry("windows".to_owned()).or_default().push(with_frame(export.groups));
             }
         }
         let mut writer = state::Writer::default();
