@@ -76,8 +76,8 @@ impl Recent {
 }
 
 /// FNV-1a: the same in every build, as ids outlive the process.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 pub(super) struct JetstreamReader {
@@ -93,6 +93,9 @@ pub(super) struct JetstreamReader {
     recent: Recent,
     /// Whether the first event of the connection is still to come.
     first: bool,
+    /// Bad frames since the last event, and how many of them this connection will bring again.
+    bad_since: u64,
+    bad_again: u64,
     progress: SplitProgress,
     progress_changed: bool,
     progress_at: Instant,
@@ -113,6 +116,7 @@ impl JetstreamReader {
                     .ok_or_else(|| Error::OffsetLost { message: format!("the offset {offset} is not one of Jetstream") })?,
             ),
         };
+        let bad_since = offsets.get(SPLIT).and_then(|offset| offset.get("bad")).and_then(serde_json::Value::as_u64).unwrap_or(0);
         let socket = Socket::start(options.clone(), cursor.clone())?;
         Ok(JetstreamReader {
             options,
@@ -124,6 +128,8 @@ impl JetstreamReader {
             floor: i64::MIN,
             recent,
             first: false,
+            bad_since,
+            bad_again: 0,
             progress: SplitProgress::default(),
             progress_changed: false,
             progress_at: Instant::now(),
@@ -141,6 +147,7 @@ impl JetstreamReader {
             "seq": cursor.seq,
             "time_us": cursor.time_us,
             "floor": self.floor.max(0),
+            "bad": self.bad_since,
         });
         // On the only host of version 2 the sequence number alone says what is new.
         if cursor.protocol == Some(Protocol::V1) || self.options.endpoints.len() > 1 {
@@ -164,6 +171,7 @@ impl JetstreamReader {
                 && protocol == Protocol::V2
                 && cursor.seq.is_some();
             self.floor = if same { i64::MIN } else { cursor.time_us - self.options.rewind_us };
+            self.bad_again = if same { self.bad_since } else { 0 };
         }
         if connection.clamped {
             self.progress.gaps += 1;
@@ -178,9 +186,6 @@ impl JetstreamReader {
     fn frame(&mut self, bytes: &[u8], compressed: bool) -> Result<()> {
         self.bytes += bytes.len() as u64;
         let Some(connection) = self.connection.clone() else { return Ok(()) };
-        let place = |cursor: &Option<Cursor>| {
-            cursor.as_ref().map_or("start".to_owned(), |cursor| cursor.seq.unwrap_or(cursor.time_us).to_string())
-        };
         let text;
         let frame = if compressed {
             match self.decompress(bytes) {
@@ -189,8 +194,7 @@ impl JetstreamReader {
                     &text[..]
                 }
                 Err(bad) => {
-                    let offset = self.bad_place(place(&self.cursor));
-                    self.rows.set_aside(bad, bytes, SPLIT, offset);
+                    self.set_aside(bad, bytes, connection.protocol);
                     return Ok(());
                 }
             }
@@ -221,20 +225,33 @@ impl JetstreamReader {
                 Ok(())
             }
             Err(bad) => {
-                let offset = self.bad_place(place(&self.cursor));
-                self.rows.set_aside(bad, frame, SPLIT, offset);
+                self.set_aside(bad, frame, connection.protocol);
                 Ok(())
             }
         }
     }
 
-    /// A frame that does not parse has no number of its own: it stands behind the last event, told apart by what came before.
-    fn bad_place(&self, after: String) -> String {
-        format!("{after}+{}", self.rows.records() + 1)
+    /// A frame that does not parse has no number of its own: it is the n-th bad one behind the last event. Version 2 goes on
+    /// right there, so the n first ones come again; version 1 goes back further, so its bad frames are known by their bytes.
+    fn set_aside(&mut self, bad: BadRecord, frame: &[u8], protocol: Protocol) {
+        let time_us = self.cursor.as_ref().map_or(0, |cursor| cursor.time_us);
+        let known = match protocol {
+            Protocol::V2 => self.bad_again > 0,
+            Protocol::V1 => !self.recent.add(time_us, hash(frame)),
+        };
+        if known {
+            self.bad_again = self.bad_again.saturating_sub(1);
+            self.progress.duplicates += 1;
+            self.progress_changed = true;
+            return;
+        }
+        self.bad_since += 1;
+        let after = self.cursor.as_ref().map_or("start".to_owned(), |cursor| cursor.seq.unwrap_or(cursor.time_us).to_string());
+        self.rows.set_aside(bad, frame, SPLIT, format!("{after}+{}", self.bad_since));
     }
 
     fn event(&mut self, event: &frame::Event<'_>, frame: &[u8], connection: &Connection) -> Result<()> {
-        let id = hash(&event.id());
+        let id = hash(event.id().as_bytes());
         if std::mem::take(&mut self.first) {
             self.check_gap(event.time_us, connection)?;
         }
@@ -261,6 +278,7 @@ impl JetstreamReader {
             None => true,
         };
         if moved {
+            (self.bad_since, self.bad_again) = (0, 0);
             let time_us = self.cursor.as_ref().map_or(event.time_us, |cursor| cursor.time_us.max(event.time_us));
             self.cursor =
                 Some(Cursor { host: connection.host.clone(), protocol: Some(connection.protocol), seq: event.seq, time_us });
@@ -327,9 +345,6 @@ impl JetstreamReader {
 
 /// The cursor and the ids of a checkpoint.
 fn restore(offset: &Offset, recent: &mut Recent) -> Option<Cursor> {
-    if offset.is_null() {
-        return Some(Cursor::default());
-    }
     let time_us = offset.get("time_us")?.as_i64()?;
     let protocol = match offset.get("protocol")?.as_str()? {
         "v1" => Protocol::V1,

@@ -71,6 +71,8 @@ struct Queue {
     deliveries: VecDeque<Delivery>,
     bytes: usize,
     cursor: Option<Cursor>,
+    /// The reader has not yet said where it stood when the last connection ended.
+    cursor_due: bool,
     ended: bool,
 }
 
@@ -104,16 +106,19 @@ impl Buffer {
         }
     }
 
-    /// The reader has taken in everything before the cursor; called when it finds the buffer empty, too.
+    /// The reader has taken in the end of a connection and stands at the cursor.
     pub(super) fn set_cursor(&self, cursor: Option<Cursor>) {
-        self.queue.lock().cursor = cursor;
+        let mut queue = self.queue.lock();
+        (queue.cursor, queue.cursor_due) = (cursor, false);
         self.drained.notify_one();
     }
 
     fn push(&self, delivery: Delivery) {
         let mut queue = self.queue.lock();
-        if let Delivery::Frame { bytes, .. } = &delivery {
-            queue.bytes += bytes.len();
+        match &delivery {
+            Delivery::Frame { bytes, .. } => queue.bytes += bytes.len(),
+            Delivery::Lost(_) => queue.cursor_due = true,
+            Delivery::Connected(_) | Delivery::Fatal(_) => {}
         }
         queue.deliveries.push_back(delivery);
         self.filled.notify_one();
@@ -123,12 +128,12 @@ impl Buffer {
         self.queue.lock().bytes > BUFFER_BYTES_MAX
     }
 
-    /// Waits until the reader has taken everything; where it stands then.
+    /// Waits until the reader has taken in all of the last connection; where it stands then.
     async fn wait_drained(&self) -> Option<Cursor> {
         loop {
             {
                 let queue = self.queue.lock();
-                if queue.deliveries.is_empty() || self.stopping.load(Ordering::Acquire) {
+                if !queue.cursor_due || self.stopping.load(Ordering::Acquire) {
                     return queue.cursor.clone();
                 }
             }
@@ -334,16 +339,17 @@ fn address(
     let mut url = Url::parse(&format!("{endpoint}{path}")).ok()?;
     {
         let mut query = url.query_pairs_mut();
-        options.collections.iter().for_each(|collection| drop(query.append_pair(collections, collection)));
-        options.dids.iter().for_each(|did| drop(query.append_pair(dids, did)));
+        query.extend_pairs(options.collections.iter().map(|collection| (collections, collection)));
+        query.extend_pairs(options.dids.iter().map(|did| (dids, did)));
         query.append_pair("maxMessageSizeBytes", &RECORD_BYTES_MAX.to_string());
         if let Some(cursor) = cursor {
             query.append_pair("cursor", &cursor.to_string());
         }
-        match (protocol, dictionary) {
-            (Protocol::V1, Some(_)) => drop(query.append_pair("compress", "true")),
-            (Protocol::V2, Some(dictionary)) => drop(query.append_pair("zstdDictionary", &dictionary.id.to_string())),
-            (_, None) => {}
+        if let Some(dictionary) = dictionary {
+            match protocol {
+                Protocol::V1 => query.append_pair("compress", "true"),
+                Protocol::V2 => query.append_pair("zstdDictionary", &dictionary.id.to_string()),
+            };
         }
     }
     Some(url)
