@@ -20,7 +20,7 @@ use hashbrown::HashSet;
 use serde_json::json;
 
 use self::frame::{EventRows, Frame, parse};
-use self::options::{JetstreamOptions, Protocol};
+use self::options::{JetstreamOptions, Protocol, Start};
 use self::socket::{Connection, Cursor, Delivery, Socket};
 use super::rows::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, wall_us};
 use super::{Offset, SourceEvent, SourceReader, SplitId, SplitProgress};
@@ -203,23 +203,7 @@ impl JetstreamReader {
         };
         match parse(frame) {
             Ok(Frame::Event(event)) => self.event(&event, frame, &connection),
-            Ok(Frame::Info(info)) => {
-                if info.contains("OutdatedCursor") && self.options.start != options::Start::Earliest
-                    || info.contains("OutdatedCursor") && self.cursor.is_some()
-                {
-                    if self.options.too_old_is_error && !connection.clamped {
-                        return Err(Error::OffsetLost {
-                            message: format!(
-                                "{} no longer holds the cursor: {info}; set cursor.too_old to 'clamp' to go on with its oldest event",
-                                connection.host
-                            ),
-                        });
-                    }
-                    self.progress.gaps += u64::from(!connection.clamped);
-                    self.progress_changed = true;
-                }
-                Ok(())
-            }
+            Ok(Frame::Info(info)) => self.info(&info, &connection),
             Ok(Frame::Error(reason)) => {
                 self.failed(format!("{} ended the stream: {reason}", connection.host));
                 Ok(())
@@ -229,6 +213,25 @@ impl JetstreamReader {
                 Ok(())
             }
         }
+    }
+
+    /// The host says something about the stream; only that a time was too old for it concerns us.
+    fn info(&mut self, info: &str, connection: &Connection) -> Result<()> {
+        let asked_for_oldest = connection.clamped || self.cursor.is_none() && self.options.start == Start::Earliest;
+        if !info.contains("OutdatedCursor") || asked_for_oldest {
+            return Ok(());
+        }
+        if self.options.too_old_is_error {
+            let host = &connection.host;
+            return Err(Error::OffsetLost {
+                message: format!(
+                    "{host} no longer holds the cursor: {info}; set cursor.too_old to 'clamp' to go on with its oldest event"
+                ),
+            });
+        }
+        self.progress.gaps += 1;
+        self.progress_changed = true;
+        Ok(())
     }
 
     /// A frame that does not parse has no number of its own: it is the n-th bad one behind the last event. Version 2 goes on

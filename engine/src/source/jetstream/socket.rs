@@ -310,7 +310,7 @@ async fn dictionary(options: &JetstreamOptions, endpoint: &str, protocol: Protoc
         Protocol::V1 => tokio::fs::read(options.dictionary_file.as_ref()?).await.ok()?,
         Protocol::V2 => {
             let url = format!("{}/xrpc/network.bsky.jetstream.getZstdDictionary", endpoint.replacen("ws", "http", 1));
-            let client = reqwest::Client::builder().timeout(CONNECT_TIMEOUT).build().ok()?;
+            let client = reqwest::Client::builder().no_proxy().timeout(CONNECT_TIMEOUT).build().ok()?;
             let answer = client.get(url).send().await.ok()?.error_for_status().ok()?;
             answer.bytes().await.ok()?.to_vec()
         }

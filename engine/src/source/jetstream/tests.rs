@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
@@ -28,6 +29,10 @@ struct Faults {
     seq_shift: u64,
     /// Answers 400 CursorTooOld to sequence cursors.
     too_old: bool,
+    /// Compresses with a dictionary, and cuts one frame in 50 short.
+    zstd: bool,
+    /// Says nothing more after so many frames of the first connection.
+    silent_after: Option<u64>,
 }
 
 /// A server of the first `events` events of the generator.
@@ -58,7 +63,33 @@ impl Server {
     }
 }
 
-async fn serve(stream: tokio::net::TcpStream, events: u64, faults: Faults, seen: Arc<Mutex<Vec<String>>>) {
+/// A dictionary of the generator's own frames.
+static DICTIONARY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let generator = Generator::new(Settings::default());
+    let samples: Vec<String> = (0..1000).map(|number| generator.at(number).v2()).collect();
+    zstd::dict::from_samples(&samples, 16 << 10).expect("enough samples")
+});
+
+/// Answers a plain request for the dictionary; true when it was one.
+async fn answer_dictionary(stream: &mut tokio::net::TcpStream) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut head = [0; 128];
+    let peeked = stream.peek(&mut head).await.unwrap_or(0);
+    if !String::from_utf8_lossy(&head[..peeked]).contains("getZstdDictionary") {
+        return false;
+    }
+    let _ = stream.read(&mut [0; 4096]).await;
+    let body = &*DICTIONARY;
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let _ = stream.write_all(&[answer.as_bytes(), body].concat()).await;
+    let _ = stream.shutdown().await;
+    true
+}
+
+async fn serve(mut stream: tokio::net::TcpStream, events: u64, faults: Faults, seen: Arc<Mutex<Vec<String>>>) {
+    if faults.zstd && answer_dictionary(&mut stream).await {
+        return;
+    }
     let mut query = String::new();
     #[allow(clippy::result_large_err, reason = "the callback's type is the library's")]
     let accept = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
@@ -77,7 +108,13 @@ async fn serve(stream: tokio::net::TcpStream, events: u64, faults: Faults, seen:
         Ok(response)
     };
     let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, accept).await else { return };
-    seen.lock().push(query.clone());
+    let connection = {
+        let mut seen = seen.lock();
+        seen.push(query.clone());
+        seen.len()
+    };
+    let compressed = query.contains("zstdDictionary=");
+    let mut compressor = compressed.then(|| zstd::bulk::Compressor::with_dictionary(3, &DICTIONARY).expect("a dictionary"));
     let generator = Generator::new(Settings::default());
     let start = match cursor(&query) {
         None => 0,
@@ -91,7 +128,16 @@ async fn serve(stream: tokio::net::TcpStream, events: u64, faults: Faults, seen:
         event.seq += faults.seq_shift;
         let frame = if v2 { Some(event.v2()) } else { event.v1(false) };
         let Some(frame) = frame else { continue };
-        if socket.send(Message::text(frame)).await.is_err() {
+        let message = if let Some(compressor) = &mut compressor {
+            let bytes = compressor.compress(frame.as_bytes()).expect("compressible");
+            if number % 50 == 49 {
+                let _ = socket.send(Message::binary(bytes[..bytes.len() / 2].to_vec())).await;
+            }
+            Message::binary(bytes)
+        } else {
+            Message::text(frame)
+        };
+        if socket.send(message).await.is_err() {
             return;
         }
         if faults.garbage_every.is_some_and(|every| number % every == 0) {
@@ -105,6 +151,9 @@ async fn serve(stream: tokio::net::TcpStream, events: u64, faults: Faults, seen:
         sent += 1;
         if faults.drop_after == Some(sent) {
             return;
+        }
+        if connection == 1 && faults.silent_after == Some(sent) {
+            break;
         }
     }
     // Nothing more: stays open and answers.
@@ -228,6 +277,30 @@ fn a_cursor_that_is_too_old_is_an_error_or_a_gap() {
     let mut taken = Taken::default();
     let mut reader = JetstreamReader::open(&node, &offsets).expect("a valid offset");
     taken.until(&mut reader, |taken| taken.rows() > 0 && taken.progress.get(SPLIT).is_some_and(|progress| progress.gaps == 1));
+}
+
+#[test]
+fn compressed_frames_are_read_and_cut_ones_set_aside() {
+    let server = Server::start(1000, Faults { zstd: true, ..Faults::default() });
+    let mut node = reader_node(&server.url(), &[]);
+    node.connector.options.insert("compression".into(), "zstd".into());
+    let mut taken = Taken::default();
+    let mut reader = JetstreamReader::open(&node, &BTreeMap::new()).expect("valid options");
+    taken.until(&mut reader, |taken| taken.rows() == 1000 && taken.errors.len() == 20);
+    check_complete(&taken, 1000, false);
+    assert!(taken.errors.iter().all(|error| error.sqlstate == "22021"));
+    assert!(server.asked.lock()[0].contains("zstdDictionary="));
+}
+
+#[test]
+fn a_silent_connection_is_given_up() {
+    let server = Server::start(300, Faults { silent_after: Some(100), ..Faults::default() });
+    let node = reader_node(&server.url(), &[("stall_timeout", "1s")]);
+    let mut taken = Taken::default();
+    let mut reader = JetstreamReader::open(&node, &BTreeMap::new()).expect("valid options");
+    taken.until(&mut reader, |taken| taken.rows() == 300);
+    check_complete(&taken, 300, false);
+    assert!(server.asked.lock().len() >= 2);
 }
 
 #[test]

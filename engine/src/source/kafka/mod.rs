@@ -385,8 +385,12 @@ impl KafkaReader {
 
     fn progress(&mut self) {
         self.progress_at = Instant::now();
+        // A broker that does not answer for one partition is not asked for the others.
+        let mut answers = true;
         for (id, partition) in &self.partitions {
-            let known = self.consumer.fetch_watermarks(&self.options.topic, *id, Duration::from_millis(200)).ok();
+            let ask = || self.consumer.fetch_watermarks(&self.options.topic, *id, Duration::from_millis(200)).ok();
+            let known = if answers { ask() } else { None };
+            answers &= known.is_some();
             let end = partition.end.or(known.map(|(_, high)| high));
             let progress = SplitProgress {
                 end_offset: end.map(|end| end.to_string()),
