@@ -55,6 +55,7 @@ pub(in crate::source) fn own_columns() -> Vec<SourceColumn> {
 }
 
 /// What a frame is.
+#[expect(clippy::large_enum_variant, reason = "nearly every frame is an event, and it lives on the stack")]
 pub(super) enum Frame<'a> {
     Event(Event<'a>),
     /// `#info`: something to know about the stream.
