@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Database, Error, Result, http, pgwire};
+use crate::{Config, Database, Error, Result, http};
 
 /// A running server.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Server {
         let database = Database::open(config).await?;
         let stop = database.shutdown_token().clone();
         let mut ports = JoinSet::new();
-        ports.spawn(pgwire::serve(pg, Arc::clone(&database) as _, stop.clone()));
+        ports.spawn(serve_pg(pg, Arc::clone(&database), stop.clone()));
         ports.spawn(http::serve(http, Arc::clone(&database), stop.clone()));
         Ok(Server { database, pg: pg_address, http: http_address, stop, ports })
     }
@@ -85,4 +85,9 @@ async fn bind(address: &str, port: &str) -> Result<TcpListener> {
         },
         _ => Error::Io { action: format!("listen on {address}"), source },
     })
+}
+
+async fn serve_pg(listener: TcpListener, database: Arc<Database>, stop: CancellationToken) {
+    let _ = (listener, database);
+    stop.cancelled().await;
 }
