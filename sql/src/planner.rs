@@ -152,13 +152,21 @@ impl Planner {
 
     /// The rows an INSERT adds, in the table's column order and types (defaults and NULLs filled in).
     pub fn insert(&self, version: &Arc<Version>, insert: &sqlparser::ast::Insert) -> Result<(Arc<Definition>, LogicalPlan)> {
-        dml::insert(&self.names(&self.at(version), Reading::Once), insert)
+        self.insert_over(&self.at(version), insert)
+    }
+
+    pub(crate) fn insert_over(&self, objects: &dyn Objects, insert: &sqlparser::ast::Insert) -> Result<(Arc<Definition>, LogicalPlan)> {
+        dml::insert(&self.names(objects, Reading::Once), insert)
     }
 
     /// UPDATE and DELETE: old rows (all columns) and for UPDATE the new ones after them, as one plan with
     /// `2 * columns` (UPDATE) or `columns` (DELETE) output columns.
     pub fn modify(&self, version: &Arc<Version>, statement: &Statement) -> Result<(Arc<Definition>, LogicalPlan)> {
-        dml::modify(&self.names(&self.at(version), Reading::Once), statement)
+        self.modify_over(&self.at(version), statement)
+    }
+
+    pub(crate) fn modify_over(&self, objects: &dyn Objects, statement: &Statement) -> Result<(Arc<Definition>, LogicalPlan)> {
+        dml::modify(&self.names(objects, Reading::Once), statement)
     }
 
     /// A streaming view or sink as a dataflow of object `id`.

@@ -59,7 +59,7 @@ fn statements_and_mistakes() {
         ("select 1; select 2", "query SELECT 1; query SELECT 2"),
         ("select ';' -- ;\n;", "query SELECT ';'"),
         ("SELCT 1", "42601@1: syntax error at or near \"SELCT\" [Perhaps you meant SELECT.]"),
-        ("select 1;\nselect * from t\nwhere where", "42601@31: syntax error at or near \"where\""),
+        ("select 1;\nselect * from t\nwhere )", "42601@33: syntax error at or near \")\""),
         ("select (1", "42601@10: syntax error at end of input"),
         ("select 'abc", "42601@8: unterminated quoted string"),
         ("select a from t GRUOP BY a", "42601@24: syntax error at or near \"BY\" [Perhaps you meant GROUP.]"),

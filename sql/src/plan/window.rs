@@ -211,12 +211,32 @@ impl RelationPlanner for Relations {
                 let current = TableFactor::Table { name, alias, args, with_hints, version: None, with_ordinality, partitions, json_path, sample, index_hints };
                 return Ok(RelationPlanning::Original(Box::new(current)));
             }
+            // DataFusion looks at the first part of a function's name only.
+            TableFactor::Table { name, args: Some(args), alias, .. } if name.0.len() > 1 => {
+                return function(name, args.args, alias, context);
+            }
             other => return Ok(RelationPlanning::Original(Box::new(other))),
         };
         let kind = kind_of(&name).unwrap_or("tumble");
         let plan = plan(kind, args, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
+}
+
+/// A call of a table function of another schema.
+fn function(name: ObjectName, args: Vec<FunctionArg>, alias: Option<ast::TableAlias>, context: &mut dyn RelationPlannerContext) -> Result<RelationPlanning> {
+    let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident().map(fold)).collect();
+    let args = args
+        .into_iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => context.sql_to_expr(expr, &DFSchema::empty()),
+            other => Err(outside(Error::new("0A000", format!("argument {other} of {name} is not supported")))),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let source = context.context_provider().get_table_function_source(&parts.join("."), args)?;
+    let own = parts.last().cloned().unwrap_or_default();
+    let plan = LogicalPlanBuilder::scan(own, source, None)?.build()?;
+    Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
 }
 
 fn outside(error: Error) -> DataFusionError {
