@@ -26,7 +26,11 @@ fn essentials(statement: &Statement) -> String {
             create.own_columns,
             create.columns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             create.watermark,
-            create.include.iter().map(|include| (&*include.what, include.header.as_deref(), &*include.column)).collect::<Vec<_>>(),
+            create
+                .include
+                .iter()
+                .map(|include| (&*include.what, include.header.as_deref(), &*include.column))
+                .collect::<Vec<_>>(),
             create.options,
             create.format,
             create.encode,
@@ -41,10 +45,16 @@ fn essentials(statement: &Statement) -> String {
             create.allow_lateness_us,
             create.late_into.as_ref().map(|name| &name.name)
         ),
-        Statement::CreateSink(create) => format!("sink {} {} {:?} {:?}", create.name.name, create.query, create.options, create.emit),
-        Statement::CreateTable(create) => format!("table {} {} key={:?}", create.name.name, create.columns.len(), create.primary_key),
+        Statement::CreateSink(create) => {
+            format!("sink {} {} {:?} {:?}", create.name.name, create.query, create.options, create.emit)
+        }
+        Statement::CreateTable(create) => {
+            format!("table {} {} key={:?}", create.name.name, create.columns.len(), create.primary_key)
+        }
         Statement::Copy(copy) => format!("copy {:?} {:?}", copy.direction, copy.options),
-        Statement::Explain { analyze, verbose, statement } => format!("explain {analyze} {verbose} {}@{}", statement.text, statement.offset),
+        Statement::Explain { analyze, verbose, statement } => {
+            format!("explain {analyze} {verbose} {}@{}", statement.text, statement.offset)
+        }
         Statement::Prepare { name, statement } => format!("prepare {name} {}@{}", statement.text, statement.offset),
         Statement::Declare { name, hold, query } => format!("declare {name} {hold} {}", query.text),
         other => format!("{other:?}"),
@@ -71,10 +81,19 @@ fn statements_and_mistakes() {
             "create source j (*, watermark for event_time as event_time) include partition as kpart include header 'op' as op include key with (connector='jetstream')",
             "stream \"j\" own=true [] watermark=Some((\"event_time\", 0)) include=[(\"partition\", None, \"kpart\"), (\"header\", Some(\"op\"), \"op\"), (\"key\", None, \"_key\")] {\"connector\": \"jetstream\"} None None",
         ),
-        ("CREATE STREAMNG TABLE t (a int) WITH (connector='x')", "42601@8: syntax error at or near \"STREAMNG\" [Perhaps you meant STREAMING.]"),
-        ("CREATE STREAMING TABLE t (a int, WATERMARK FOR a AS b - INTERVAL '1 s') WITH (connector='x')", "42601@53: a watermark is the column less an interval [Write WATERMARK FOR a AS a - INTERVAL '5 seconds'.]"),
+        (
+            "CREATE STREAMNG TABLE t (a int) WITH (connector='x')",
+            "42601@8: syntax error at or near \"STREAMNG\" [Perhaps you meant STREAMING.]",
+        ),
+        (
+            "CREATE STREAMING TABLE t (a int, WATERMARK FOR a AS b - INTERVAL '1 s') WITH (connector='x')",
+            "42601@53: a watermark is the column less an interval [Write WATERMARK FOR a AS a - INTERVAL '5 seconds'.]",
+        ),
         ("CREATE STREAMING TABLE t (a int, a text) WITH (connector='x')", "42701@34: column \"a\" specified more than once"),
-        ("CREATE STREAMING TABLE t (a int)", "42601: a streaming table needs WITH (connector = '…') [Connectors are jetstream, kafka, files, nexmark and bluesky.]"),
+        (
+            "CREATE STREAMING TABLE t (a int)",
+            "42601: a streaming table needs WITH (connector = '…') [Connectors are jetstream, kafka, files, nexmark and bluesky.]",
+        ),
         ("CREATE STREAMING TABLE t (a int) WITH (a='1', a='2')", "42601@47: option \"a\" is given more than once"),
         (
             "CREATE MATERIALIZED VIEW IF NOT EXISTS v WITH (state_ttl='7 days') AS SELECT a FROM t EMIT ON WINDOW CLOSE ALLOW LATENESS INTERVAL '1 minute' LATE INTO late",
@@ -84,17 +103,32 @@ fn statements_and_mistakes() {
             "CREATE OR REPLACE STREAMING VIEW v AS WITH x AS (SELECT 1) SELECT * FROM x JOIN emit ON true EMIT EVERY '5 seconds';",
             "streaming view v replace=true {} WITH x AS (SELECT 1) SELECT * FROM x JOIN emit ON true emit=Some(Every(5000000)) lateness=None late=None",
         ),
-        ("CREATE STREAMING VIEW v AS SELECT a FROM t EMIT ON WINDOW CLOSED", "42601@59: syntax error at or near \"CLOSED\" [Perhaps you meant CLOSE.]"),
-        ("CREATE SINK s FROM \"V\" WITH (connector = 'blackhole')", "sink s SELECT * FROM \"V\" {\"connector\": \"blackhole\"} None"),
-        ("CREATE SINK s AS SELECT a FROM t WHERE a > 1 WITH (connector = 'blackhole') EMIT ON UPDATE", "sink s SELECT a FROM t WHERE a > 1 {\"connector\": \"blackhole\"} Some(OnUpdate)"),
+        (
+            "CREATE STREAMING VIEW v AS SELECT a FROM t EMIT ON WINDOW CLOSED",
+            "42601@59: syntax error at or near \"CLOSED\" [Perhaps you meant CLOSE.]",
+        ),
+        (
+            "CREATE SINK s FROM \"V\" WITH (connector = 'blackhole')",
+            "sink s SELECT * FROM \"V\" {\"connector\": \"blackhole\"} None",
+        ),
+        (
+            "CREATE SINK s AS SELECT a FROM t WHERE a > 1 WITH (connector = 'blackhole') EMIT ON UPDATE",
+            "sink s SELECT a FROM t WHERE a > 1 {\"connector\": \"blackhole\"} Some(OnUpdate)",
+        ),
         ("CREATE TABLE t (a INT PRIMARY KEY, check TEXT NOT NULL)", "table t 2 key=[\"a\"]"),
         ("CREATE TABLE t (a INT, b INT, PRIMARY KEY (a, b))", "table t 2 key=[\"a\", \"b\"]"),
         ("CREATE TABLE t (a INT, UNIQUE (a))", "0A000@24: only PRIMARY KEY and NOT NULL constraints are supported"),
         ("CREATE INDEX i ON t (a)", "0A000@8: CREATE INDEX is not supported"),
-        ("COPY t (a, b) FROM STDIN WITH (FORMAT csv, HEADER, DELIMITER ';')", "copy In {\"delimiter\": \";\", \"format\": \"csv\", \"header\": \"true\"}"),
+        (
+            "COPY t (a, b) FROM STDIN WITH (FORMAT csv, HEADER, DELIMITER ';')",
+            "copy In {\"delimiter\": \";\", \"format\": \"csv\", \"header\": \"true\"}",
+        ),
         ("COPY (SELECT 1) TO STDOUT", "copy Out {\"format\": \"text\"}"),
         ("COPY t FROM STDIN csv header null 'x'", "copy In {\"format\": \"csv\", \"header\": \"true\", \"null\": \"x\"}"),
-        ("COPY t FROM '/etc/passwd'", "0A000@13: COPY to or from a file of the server is not supported [Anyone can COPY to stdout or from stdin. psql's \\copy command also works for anyone.]"),
+        (
+            "COPY t FROM '/etc/passwd'",
+            "0A000@13: COPY to or from a file of the server is not supported [Anyone can COPY to stdout or from stdin. psql's \\copy command also works for anyone.]",
+        ),
         ("EXPLAIN (ANALYZE, VERBOSE off) SELECT 1", "explain true false SELECT 1@31"),
         ("EXPLAIN ANALYZE SELECT 1", "explain true false SELECT 1@16"),
         ("EXPLAIN EXPLAIN SELECT 1", "0A000@9: EXPLAIN is not possible for this statement"),
@@ -112,17 +146,31 @@ fn statements_and_mistakes() {
         ("FLUSH", "Flush"),
         ("FLUSH x", "42601@7: syntax error at or near \"x\""),
         ("INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (1)"),
-        ("SELECT * FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(ts), INTERVAL '10' SECOND))", "query SELECT * FROM TABLE(SESSION(\"partition by\"(bid, bidder), DESCRIPTOR(ts), INTERVAL '10' SECOND))"),
-        ("SELECT * FROM TABLE(TUMBLE(DATA => TABLE s.bid, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECOND))", "query SELECT * FROM TABLE(TUMBLE(DATA => s.bid, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECOND))"),
+        (
+            "SELECT * FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(ts), INTERVAL '10' SECOND))",
+            "query SELECT * FROM TABLE(SESSION(\"partition by\"(bid, bidder), DESCRIPTOR(ts), INTERVAL '10' SECOND))",
+        ),
+        (
+            "SELECT * FROM TABLE(TUMBLE(DATA => TABLE s.bid, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECOND))",
+            "query SELECT * FROM TABLE(TUMBLE(DATA => s.bid, TIMECOL => DESCRIPTOR(ts), SIZE => INTERVAL '10' SECOND))",
+        ),
     ] {
         assert_eq!(debug(text), expected, "{text}");
     }
     let drop = parse("DROP MATERIALIZED VIEW IF EXISTS a, s.b CASCADE").expect("parses");
-    assert!(matches!(&drop[0].statement, Statement::Drop(drop) if drop.kind == RelationKind::StreamingView && drop.cascade && drop.names.len() == 2));
+    assert!(
+        matches!(&drop[0].statement, Statement::Drop(drop) if drop.kind == RelationKind::StreamingView && drop.cascade && drop.names.len() == 2)
+    );
     let alter = parse("ALTER STREAMING VIEW v SET (state_ttl = '1 day')").expect("parses");
-    assert!(matches!(&alter[0].statement, Statement::Alter(alter) if matches!(&alter.action, AlterAction::Set(options) if options["state_ttl"] == "1 day")));
-    assert!(matches!(&parse("COPY t TO STDOUT BINARY").expect("parses")[0].statement, Statement::Copy(copy) if copy.direction == CopyDirection::Out && copy.options["format"] == "binary"));
-    assert!(matches!(&parse("CREATE SINK s FROM v WITH (connector='b') EMIT ON WINDOW CLOSE").expect("parses")[0].statement, Statement::CreateSink(sink) if sink.emit == Some(EmitClause::OnWindowClose)));
+    assert!(
+        matches!(&alter[0].statement, Statement::Alter(alter) if matches!(&alter.action, AlterAction::Set(options) if options["state_ttl"] == "1 day"))
+    );
+    assert!(
+        matches!(&parse("COPY t TO STDOUT BINARY").expect("parses")[0].statement, Statement::Copy(copy) if copy.direction == CopyDirection::Out && copy.options["format"] == "binary")
+    );
+    assert!(
+        matches!(&parse("CREATE SINK s FROM v WITH (connector='b') EMIT ON WINDOW CLOSE").expect("parses")[0].statement, Statement::CreateSink(sink) if sink.emit == Some(EmitClause::OnWindowClose))
+    );
 }
 
 #[test]
@@ -176,7 +224,10 @@ fn mutated_statements_never_panic() {
         "INSERT INTO t (a, b) VALUES (1, DEFAULT), ($1, $2::jsonb); UPDATE t SET a = 1 WHERE b; DELETE FROM t USING u WHERE t.a = u.a; TRUNCATE TABLE a, b; DROP VIEW IF EXISTS v CASCADE",
         "SET search_path TO a, \"B\"; SHOW TIME ZONE; RESET ALL; ALTER SYSTEM SET x = 'y'; COMMENT ON TABLE t IS 'x'; PREPARE p (int) AS SELECT $1; EXECUTE p (1); E'\\n' U&'\\0041' $x$ a $x$",
     ];
-    const WORDS: &[&str] = &["(", ")", ",", ";", "'", "\"", "TABLE", "AS", "SELECT", "WITH", "BY", "=", ".", "*", "$$", "--", "/*", "1", "-", "[", "]", "EMIT", "ON", "é", "\0"];
+    const WORDS: &[&str] = &[
+        "(", ")", ",", ";", "'", "\"", "TABLE", "AS", "SELECT", "WITH", "BY", "=", ".", "*", "$$", "--", "/*", "1", "-", "[",
+        "]", "EMIT", "ON", "é", "\0",
+    ];
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     for _ in 0..3_000 {
         let mut words: Vec<&str> = TEXTS[random.below(TEXTS.len())].split_inclusive(|c: char| !c.is_alphanumeric()).collect();

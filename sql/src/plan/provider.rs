@@ -14,7 +14,9 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 
@@ -125,7 +127,12 @@ impl<'a> Names<'a> {
     /// A name that no query can write.
     pub(crate) const TARGET: &'static str = "\u{1f}target";
 
-    pub(crate) fn new(state: &'a SessionState, settings: &'a SessionSettings, objects: &'a dyn Objects, reading: Reading) -> Self {
+    pub(crate) fn new(
+        state: &'a SessionState,
+        settings: &'a SessionSettings,
+        objects: &'a dyn Objects,
+        reading: Reading,
+    ) -> Self {
         Names { state, settings, objects, reading, used: RefCell::default(), depth: 0, target: RefCell::default() }
     }
 
@@ -170,8 +177,10 @@ impl<'a> Names<'a> {
         self.used.borrow_mut().insert(definition.id);
         match definition.kind {
             ObjectKind::Table => Ok(definition),
-            kind => Err(Error::new("42809", format!("\"{}\" is a {}, which cannot be changed by hand", name.name, kind_name(kind)))
-                .hint("INSERT, UPDATE, DELETE and COPY FROM work on tables made by CREATE TABLE.")),
+            kind => {
+                Err(Error::new("42809", format!("\"{}\" is a {}, which cannot be changed by hand", name.name, kind_name(kind)))
+                    .hint("INSERT, UPDATE, DELETE and COPY FROM work on tables made by CREATE TABLE."))
+            }
         }
     }
 
@@ -193,8 +202,11 @@ impl<'a> Names<'a> {
         for schema in self.schemas(schema) {
             if let Some(relation) = self.objects.system(schema, name) {
                 if self.reading == Reading::Continuously {
-                    return Err(Error::new("0A000", format!("the system relation {schema}.{name} cannot be read by a streaming view"))
-                        .hint("Use CREATE VIEW: its query runs whenever it is read."));
+                    return Err(Error::new(
+                        "0A000",
+                        format!("the system relation {schema}.{name} cannot be read by a streaming view"),
+                    )
+                    .hint("Use CREATE VIEW: its query runs whenever it is read."));
                 }
                 return Ok(provider_as_source(relation));
             }
@@ -211,9 +223,10 @@ impl<'a> Names<'a> {
     fn source(&self, definition: Arc<Definition>) -> crate::Result<Arc<dyn TableSource>> {
         match (definition.kind, self.reading) {
             (ObjectKind::View, _) => self.view(&definition),
-            (ObjectKind::Sink | ObjectKind::Schema, _) => {
-                Err(Error::new("42809", format!("\"{}\" is a {}, which has no rows", definition.name.name, kind_name(definition.kind))))
-            }
+            (ObjectKind::Sink | ObjectKind::Schema, _) => Err(Error::new(
+                "42809",
+                format!("\"{}\" is a {}, which has no rows", definition.name.name, kind_name(definition.kind)),
+            )),
             (_, Reading::Continuously) => visible(Arc::new(StreamSource { definition })),
             (ObjectKind::StreamingTable, Reading::Once) => Ok(provider_as_source(Arc::new(SourceTable::new(&definition)?))),
             (_, Reading::Once) => {
@@ -281,8 +294,11 @@ fn visible(source: Arc<dyn TableSource>) -> crate::Result<Arc<dyn TableSource>> 
     if !schema.fields().iter().any(|field| hidden(field)) {
         return Ok(source);
     }
-    let columns = schema.fields().iter().filter(|field| !hidden(field)).map(|field| Expr::Column(Column::from_name(field.name())));
-    let plan = LogicalPlanBuilder::scan("stored", source, None).and_then(|scan| scan.project(columns)).and_then(LogicalPlanBuilder::build);
+    let columns =
+        schema.fields().iter().filter(|field| !hidden(field)).map(|field| Expr::Column(Column::from_name(field.name())));
+    let plan = LogicalPlanBuilder::scan("stored", source, None)
+        .and_then(|scan| scan.project(columns))
+        .and_then(LogicalPlanBuilder::build);
     Ok(provider_as_source(Arc::new(ViewTable::new(plan.map_err(crate::translate)?, None))))
 }
 
@@ -314,14 +330,19 @@ impl ContextProvider for Names<'_> {
             .build();
         let simplifier = ExprSimplifier::new(context);
         let schema = DFSchema::empty();
-        let args =
-            args.into_iter().map(|arg| simplifier.coerce(arg, &schema).and_then(|arg| simplifier.simplify(arg))).collect::<Result<Vec<_>>>()?;
+        let args = args
+            .into_iter()
+            .map(|arg| simplifier.coerce(arg, &schema).and_then(|arg| simplifier.simplify(arg)))
+            .collect::<Result<Vec<_>>>()?;
         let (schema, bare) = name.split_once('.').map_or((None, name), |(schema, name)| (Some(schema), name));
-        if let Some(function) = self.state.table_functions().get(bare).filter(|_| schema.is_none_or(|schema| schema == "pg_catalog")) {
+        if let Some(function) =
+            self.state.table_functions().get(bare).filter(|_| schema.is_none_or(|schema| schema == "pg_catalog"))
+        {
             return Ok(provider_as_source(function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?));
         }
         let constants: Option<Vec<ScalarValue>> = args.iter().map(|arg| arg.as_literal().cloned()).collect();
-        let constants = constants.ok_or_else(|| outside(Error::new("0A000", format!("arguments of {name} must be constants"))))?;
+        let constants =
+            constants.ok_or_else(|| outside(Error::new("0A000", format!("arguments of {name} must be constants"))))?;
         let found = self.schemas(schema).into_iter().find_map(|schema| self.objects.function(schema, bare, &constants));
         match found {
             Some(table) => table.map(provider_as_source).map_err(outside),

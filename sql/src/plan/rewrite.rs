@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    self, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut,
+    self, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query,
+    Select, SelectItem, SetExpr, TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut,
 };
 
 use super::window;
@@ -56,7 +56,8 @@ impl VisitorMut for Rewriter {
                 }
                 // `mod` is an operator.
                 if function.name.to_string().eq_ignore_ascii_case("mod")
-                    && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(left)), FunctionArg::Unnamed(FunctionArgExpr::Expr(right))] = arguments(function).as_slice()
+                    && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(left)), FunctionArg::Unnamed(FunctionArgExpr::Expr(right))] =
+                        arguments(function).as_slice()
                 {
                     let nested = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
                     *expr = Expr::BinaryOp { left: nested(left), op: BinaryOperator::Modulo, right: nested(right) };
@@ -133,7 +134,9 @@ fn name_columns(select: &mut Select) {
         .projection
         .iter()
         .filter_map(|item| match item {
-            SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), _) => name.0.last()?.as_ident().map(fold),
+            SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                name.0.last()?.as_ident().map(fold)
+            }
             _ => None,
         })
         .collect();

@@ -86,10 +86,18 @@ impl Fake {
                     let (schema, key) = planner.table(create)?;
                     (create.name.clone(), ObjectKind::Table, schema, key, None)
                 }
-                Statement::CreateView(create) => (create.name.clone(), ObjectKind::View, planner.view_over(self, create)?.0, Vec::new(), None),
+                Statement::CreateView(create) => {
+                    (create.name.clone(), ObjectKind::View, planner.view_over(self, create)?.0, Vec::new(), None)
+                }
                 Statement::CreateStreamingView(create) => {
                     let continuous = planner.continuous_over(self, id, &parsed.statement)?;
-                    (create.name.clone(), ObjectKind::StreamingView, continuous.schema, continuous.primary_key, continuous.watermark)
+                    (
+                        create.name.clone(),
+                        ObjectKind::StreamingView,
+                        continuous.schema,
+                        continuous.primary_key,
+                        continuous.watermark,
+                    )
                 }
                 Statement::Empty => continue,
                 other => panic!("{other:?} makes nothing"),
@@ -168,9 +176,14 @@ fn nexmark_queries_become_dataflows() {
         ("q22", "Project<Source(auction,bidder,price,channel,url)", ""),
     ] {
         let continuous = view(&planner, &fake, &testdata(query)).unwrap_or_else(|error| panic!("{query}: {error:?}"));
-        let shape = shape(&continuous.dataflow.root).replace("Project<Project<", "Project<").replace("Project<Aggregate", "Aggregate");
-        let shape = shape.replace("Aggregate<Project<", "Aggregate<").replace("Filter<Project<", "Filter<").replace("Project<Source(auction,bidder,price,date_time,extra)", "Source(auction,bidder,price,date_time,extra)");
-        let expected = expected.replace("Project<Source(auction,bidder,price,date_time,extra)", "Source(auction,bidder,price,date_time,extra)");
+        let shape =
+            shape(&continuous.dataflow.root).replace("Project<Project<", "Project<").replace("Project<Aggregate", "Aggregate");
+        let shape = shape
+            .replace("Aggregate<Project<", "Aggregate<")
+            .replace("Filter<Project<", "Filter<")
+            .replace("Project<Source(auction,bidder,price,date_time,extra)", "Source(auction,bidder,price,date_time,extra)");
+        let expected = expected
+            .replace("Project<Source(auction,bidder,price,date_time,extra)", "Source(auction,bidder,price,date_time,extra)");
         assert_eq!(shape, expected, "{query}\n{}", planner.explain_continuous(&continuous));
         assert_eq!(continuous.primary_key.join(","), key, "{query}");
         assert!(continuous.schema.fields().iter().all(|field| *field.data_type() != DataType::Utf8View), "{query}");
@@ -213,42 +226,91 @@ fn error(result: crate::Result<impl std::fmt::Debug>) -> String {
 #[test]
 fn mistakes_in_continuous_queries_are_named() {
     let (planner, mut fake) = nexmark();
-    fake.create(&planner, "CREATE STREAMING TABLE plain (a INT, ts TIMESTAMP) WITH (connector = 'files', path = 'x') FORMAT PLAIN ENCODE JSON").expect("plain");
+    fake.create(
+        &planner,
+        "CREATE STREAMING TABLE plain (a INT, ts TIMESTAMP) WITH (connector = 'files', path = 'x') FORMAT PLAIN ENCODE JSON",
+    )
+    .expect("plain");
     fake.create(&planner, "CREATE TABLE nokey (a INT); CREATE TABLE keyed (k INT PRIMARY KEY, a INT)").expect("tables");
     for (query, expected) in [
         ("SELECT * FROM bid ORDER BY price", "0A000: ORDER BY is not supported in a continuous query"),
         ("SELECT * FROM bid LIMIT 3", "0A000: LIMIT is not supported in a continuous query"),
         ("SELECT b.auction FROM bid b JOIN auction a ON a.id = b.auction", "0A000: a join is not supported"),
         ("SELECT auction, rank() OVER (PARTITION BY auction ORDER BY price) FROM bid", "0A000: OVER is not supported"),
-        ("SELECT auction FROM bid WHERE auction IN (SELECT id FROM auction)", "0A000: a subquery in an expression is not supported"),
+        (
+            "SELECT auction FROM bid WHERE auction IN (SELECT id FROM auction)",
+            "0A000: a subquery in an expression is not supported",
+        ),
         ("SELECT auction FROM bid EMIT ON WINDOW CLOSE", "42P20: EMIT ON WINDOW CLOSE needs windows"),
         ("SELECT auction FROM bid WHERE date_time > now()", "0A000: now() is not possible in a continuous query"),
-        ("SELECT count(*) FROM TUMBLE(plain, ts, INTERVAL '1 minute') GROUP BY window_start", "0A000: column \"ts\" has no watermark"),
-        ("SELECT count(*) FROM TUMBLE(bid, channel, INTERVAL '1 minute') GROUP BY window_start", "42804: the time column \"channel\" of TUMBLE has type text"),
-        ("SELECT count(*) FROM TUMBLE(bid, date_time, '0 s') GROUP BY window_start", "22023: the size of TUMBLE must be greater than zero"),
-        ("SELECT count(*) FROM auction GROUP BY seller", "0A000: the result is updated by its key, but column \"seller\" is not in the select list"),
+        (
+            "SELECT count(*) FROM TUMBLE(plain, ts, INTERVAL '1 minute') GROUP BY window_start",
+            "0A000: column \"ts\" has no watermark",
+        ),
+        (
+            "SELECT count(*) FROM TUMBLE(bid, channel, INTERVAL '1 minute') GROUP BY window_start",
+            "42804: the time column \"channel\" of TUMBLE has type text",
+        ),
+        (
+            "SELECT count(*) FROM TUMBLE(bid, date_time, '0 s') GROUP BY window_start",
+            "22023: the size of TUMBLE must be greater than zero",
+        ),
+        (
+            "SELECT count(*) FROM auction GROUP BY seller",
+            "0A000: the result is updated by its key, but column \"seller\" is not in the select list",
+        ),
         ("SELECT nothing FROM bid", "42703@35: column \"nothing\" does not exist"),
-        ("SELECT pirce FROM bid", "42703@35: column \"pirce\" does not exist [Perhaps you meant to reference the column \"price\".]"),
+        (
+            "SELECT pirce FROM bid",
+            "42703@35: column \"pirce\" does not exist [Perhaps you meant to reference the column \"price\".]",
+        ),
         ("SELECT * FROM bdi", "42P01@42: relation \"bdi\" does not exist [Perhaps you meant \"bid\".]"),
         ("SELECT nofunction(price) FROM bid", "42883"),
         ("SELECT auction, count(*) FROM bid", "42803"),
-        ("SELECT a FROM nokey", "0A000: the result is updated by its key, but a key of table nokey, which has none, is not in the select list"),
+        (
+            "SELECT a FROM nokey",
+            "0A000: the result is updated by its key, but a key of table nokey, which has none, is not in the select list",
+        ),
         ("SELECT a FROM keyed", "0A000: the result is updated by its key, but column \"k\" is not in the select list"),
         ("SELECT auction, auction FROM bid", "42701: column \"auction\" specified more than once"),
         ("SELECT 1", "0A000: a continuous query must read a table"),
-        ("SELECT count(*) FROM SESSION(bid, date_time, INTERVAL '1 s', bidder) GROUP BY window_start", "0A000: sessions by \"bidder\" must be grouped by it"),
-        ("SELECT channel, count(*) FROM SESSION(bid, date_time, INTERVAL '1 s', bidder) GROUP BY window_start, bidder, channel", "0A000: sessions can only be grouped by their keys"),
+        (
+            "SELECT count(*) FROM SESSION(bid, date_time, INTERVAL '1 s', bidder) GROUP BY window_start",
+            "0A000: sessions by \"bidder\" must be grouped by it",
+        ),
+        (
+            "SELECT channel, count(*) FROM SESSION(bid, date_time, INTERVAL '1 s', bidder) GROUP BY window_start, bidder, channel",
+            "0A000: sessions can only be grouped by their keys",
+        ),
     ] {
         let found = error(view(&planner, &fake, query));
         assert!(found.starts_with(expected), "{query}\n  expected {expected}\n  found    {found}");
     }
     for (create, expected) in [
-        ("CREATE STREAMING TABLE t (a INT, WATERMARK FOR b AS b) WITH (connector = 'files', path = 'x')", "42703: column \"b\" named in WATERMARK does not exist"),
-        ("CREATE STREAMING TABLE t (a TEXT, WATERMARK FOR a AS a) WITH (connector = 'files', path = 'x')", "42804: a watermark needs a time, but column \"a\" has type text"),
-        ("CREATE STREAMING TABLE t (a TEXTT) WITH (connector = 'files', path = 'x')", "42704@27: type \"textt\" does not exist [Perhaps you meant text.]"),
-        ("CREATE STREAMING TABLE t (a TEXT) WITH (conector = 'files', path = 'x')", "22023: option \"connector\" is missing [Perhaps \"conector\" should be \"connector\".]"),
-        ("CREATE STREAMING VIEW v WITH (state_tll = '1 day') AS SELECT * FROM bid", "22023: unknown option \"state_tll\" [Perhaps you meant \"state_ttl\".]"),
-        ("CREATE STREAMING VIEW v WITH (state_ttl = 'soon') AS SELECT * FROM bid", "22023: option \"state_ttl\" must be a length of time"),
+        (
+            "CREATE STREAMING TABLE t (a INT, WATERMARK FOR b AS b) WITH (connector = 'files', path = 'x')",
+            "42703: column \"b\" named in WATERMARK does not exist",
+        ),
+        (
+            "CREATE STREAMING TABLE t (a TEXT, WATERMARK FOR a AS a) WITH (connector = 'files', path = 'x')",
+            "42804: a watermark needs a time, but column \"a\" has type text",
+        ),
+        (
+            "CREATE STREAMING TABLE t (a TEXTT) WITH (connector = 'files', path = 'x')",
+            "42704@27: type \"textt\" does not exist [Perhaps you meant text.]",
+        ),
+        (
+            "CREATE STREAMING TABLE t (a TEXT) WITH (conector = 'files', path = 'x')",
+            "22023: option \"connector\" is missing [Perhaps \"conector\" should be \"connector\".]",
+        ),
+        (
+            "CREATE STREAMING VIEW v WITH (state_tll = '1 day') AS SELECT * FROM bid",
+            "22023: unknown option \"state_tll\" [Perhaps you meant \"state_ttl\".]",
+        ),
+        (
+            "CREATE STREAMING VIEW v WITH (state_ttl = 'soon') AS SELECT * FROM bid",
+            "22023: option \"state_ttl\" must be a length of time",
+        ),
         ("CREATE TABLE t (a INT, PRIMARY KEY (b))", "42703: column \"b\" named in key does not exist"),
         ("CREATE VIEW v (a, a) AS SELECT 1, 2", "42701: column \"a\" specified more than once"),
     ] {
@@ -289,7 +351,12 @@ fn keys_watermarks_and_emission_flow_through_views() {
     assert!(over.is_err(), "the only row's key is left out by a projection over a view: {over:?}");
     let live = view(&planner, &fake, "SELECT window_end, auction, n FROM live WHERE n > 3").expect("plans");
     assert_eq!(live.primary_key, ["window_end", "auction"]);
-    let on_update = view(&planner, &fake, "SELECT window_end, count(*) FROM TUMBLE(bid, date_time, '1 s') GROUP BY window_end EMIT ON UPDATE").expect("plans");
+    let on_update = view(
+        &planner,
+        &fake,
+        "SELECT window_end, count(*) FROM TUMBLE(bid, date_time, '1 s') GROUP BY window_end EMIT ON UPDATE",
+    )
+    .expect("plans");
     let mut node = &on_update.dataflow.root;
     while let Node::Project { input, .. } = node {
         node = input;
@@ -310,9 +377,18 @@ fn columns_are_called_as_in_postgres() {
         ("SELECT 1, 2, count(*), count(*) FROM t", vec!["?column?", "?column?", "count", "count"]),
         ("SELECT a, a, t.a FROM t", vec!["a", "a", "a"]),
         ("SELECT *, a FROM t", vec!["a", "b", "ts", "a"]),
-        ("SELECT a::text, '1'::int, upper(b), a + 1, CASE WHEN a = 1 THEN 2 END, true, coalesce(a, 1) FROM t", vec!["a", "int4", "upper", "?column?", "case", "bool", "coalesce"]),
-        ("SELECT date '2020-01-01', extract(hour FROM ts), max(a) FILTER (WHERE a > 1) AS \"M\" FROM t GROUP BY ts", vec!["date", "extract", "M"]),
-        ("SELECT current_user, current_database(), current_schema(), version()", vec!["current_user", "current_database", "current_schema", "version"]),
+        (
+            "SELECT a::text, '1'::int, upper(b), a + 1, CASE WHEN a = 1 THEN 2 END, true, coalesce(a, 1) FROM t",
+            vec!["a", "int4", "upper", "?column?", "case", "bool", "coalesce"],
+        ),
+        (
+            "SELECT date '2020-01-01', extract(hour FROM ts), max(a) FILTER (WHERE a > 1) AS \"M\" FROM t GROUP BY ts",
+            vec!["date", "extract", "M"],
+        ),
+        (
+            "SELECT current_user, current_database(), current_schema(), version()",
+            vec!["current_user", "current_database", "current_schema", "version"],
+        ),
         ("SELECT count FROM (SELECT count(*) FROM t) s", vec!["count"]),
         ("SELECT x.max FROM (SELECT a, max(b) FROM t GROUP BY a) x ORDER BY a", vec!["max"]),
         ("VALUES (1, 'a')", vec!["column1", "column2"]),
@@ -343,7 +419,13 @@ fn windows_in_a_select() {
     let second = 1_000_000;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec!["a", "a", "b", "a", "b"])),
-        Arc::new(TimestampMicrosecondArray::from(vec![Some(-second), Some(4 * second), Some(5 * second), Some(14 * second), None])),
+        Arc::new(TimestampMicrosecondArray::from(vec![
+            Some(-second),
+            Some(4 * second),
+            Some(5 * second),
+            Some(14 * second),
+            None,
+        ])),
         Arc::new(Int64Array::from(vec![1, 2, 3, 4, 5])),
     ];
     let schema = Arc::new(Schema::new(vec![
