@@ -1,0 +1,66 @@
+//! Text, with Postgres's positions (characters, from one), NULLs and regular expression flags.
+
+use crate::function::Definition;
+
+mod encode;
+mod join;
+mod regex;
+pub(crate) mod show;
+mod strings;
+
+pub(crate) const FUNCTIONS: &[Definition] = &[
+    Definition::new("char_length|character_length|length", "text", "int", "The number of characters.", strings::char_length),
+    Definition::new("length", "bytea", "int", "The number of bytes.", strings::byte_length),
+    Definition::new("octet_length", "text", "int", "The number of bytes.", strings::octet_length),
+    Definition::new("octet_length", "bytea", "int", "The number of bytes.", strings::byte_length),
+    Definition::new("bit_length", "text", "int", "The number of bits.", strings::bit_length),
+    Definition::new("lower", "text", "text", "In lower case.", strings::lower),
+    Definition::new("upper", "text", "text", "In upper case.", strings::upper),
+    Definition::new("initcap", "text", "text", "The first letter of each word in upper case, the rest in lower case.", strings::initcap),
+    Definition::new("split_part", "text, text, int", "text", "The nth field between delimiters, from the end where n is negative.", strings::split_part),
+    Definition::new("replace", "text, text, text", "text", "Every occurrence of the second text replaced by the third.", strings::replace),
+    Definition::new("left", "text, int", "text", "The first n characters; all but the last -n.", strings::left),
+    Definition::new("right", "text, int", "text", "The last n characters; all but the first -n.", strings::right),
+    Definition::new("substr|substring", "text, int, int?", "text", "Characters from a position on, at most so many.", strings::substr),
+    Definition::new("substring", "text, text", "text", "What the pattern matches: its first group, or all of it.", regex::substring),
+    Definition::new("utf8_substr", "text, int, int", "text", "Bytes from..to, as AT Protocol facets count; NULL where they cut a character.", strings::utf8_substr),
+    Definition::new("lpad", "text, int, text?", "text", "Filled at the left to a length, or cut to it.", strings::lpad),
+    Definition::new("rpad", "text, int, text?", "text", "Filled at the right to a length, or cut to it.", strings::rpad),
+    Definition::new("repeat", "text, int", "text", "The text so many times.", strings::repeat),
+    Definition::new("reverse", "text", "text", "The characters in reverse order.", strings::reverse),
+    Definition::new("translate", "text, text, text", "text", "Characters of the second text replaced by those of the third.", strings::translate),
+    Definition::new("overlay", "text, text, int, int?", "text", "A part replaced by another text.", strings::overlay),
+    Definition::new("strpos|position|instr", "text, text", "int", "Where the second text begins in the first, from one; 0 where nowhere.", strings::strpos),
+    Definition::new("starts_with", "text, text", "boolean", "Whether the first text begins with the second.", strings::starts_with),
+    Definition::new("btrim|trim", "text, text?", "text", "Without those characters (spaces) at both ends.", strings::btrim),
+    Definition::new("ltrim", "text, text?", "text", "Without those characters (spaces) at the left.", strings::ltrim),
+    Definition::new("rtrim", "text, text?", "text", "Without those characters (spaces) at the right.", strings::rtrim),
+    Definition::new("ascii", "text", "int", "The code point of the first character.", strings::ascii),
+    Definition::new("chr", "int", "text", "The character with this code point.", strings::chr),
+    Definition::new("to_hex", "int", "text", "In hexadecimal digits.", strings::to_hex),
+    Definition::new("quote_ident", "text", "text", "As an identifier, quoted only where it must be.", strings::quote_ident),
+    Definition::new("quote_literal", "text", "text", "As a string literal.", strings::quote_literal),
+    Definition::new("quote_nullable", "text", "text", "As a string literal, or NULL.", strings::quote_nullable),
+    Definition::new("string_to_array", "text, text, text?", "text[]", "Split at a delimiter; into characters where it is NULL.", strings::string_to_array),
+    Definition::new("array_to_string", "anyarray, text, text?", "text", "Items joined by a delimiter.", strings::array_to_string),
+    Definition::new("concat", "any...", "text", "All values one after another; NULLs are left out.", join::concat),
+    Definition::new("concat_ws", "text, any...", "text", "All values but NULLs with a separator between them.", join::concat_ws),
+    Definition::new("format", "text, any...", "text", "Values put into a text at %s, %I (identifier), %L (literal).", join::format),
+    Definition::new("regexp_match", "text, text, text?", "text[]", "The groups of the first match, or the match itself.", regex::regexp_match),
+    Definition::new("regexp_match_group", "text, text, int, text?", "text", "`(regexp_match(text, pattern))[n]`, without the array.", regex::regexp_match_group),
+    Definition::new("regexp_replace", "text, text, text, text?", "text", "The first match (all with flag g) replaced; \\1 and \\& stand for groups and match.", regex::regexp_replace),
+    Definition::new("regexp_like", "text, text, text?", "boolean", "Whether the pattern matches.", regex::regexp_like),
+    Definition::new("regexp_count", "text, text, int?, text?", "int", "How often the pattern matches from a position on.", regex::regexp_count),
+    Definition::new("regexp_substr", "text, text, int?, int?, text?, int?", "text", "The nth match, or a group of it.", regex::regexp_substr),
+    Definition::new("regexp_split_to_array", "text, text, text?", "text[]", "Split at every match.", regex::regexp_split_to_array),
+    Definition::new("md5", "text", "text", "The MD5 digest in hexadecimal digits.", encode::md5),
+    Definition::new("md5", "bytea", "text", "The MD5 digest in hexadecimal digits.", encode::md5),
+    Definition::new("sha224", "bytea", "bytea", "The SHA-224 digest.", encode::sha224),
+    Definition::new("sha256", "bytea", "bytea", "The SHA-256 digest.", encode::sha256),
+    Definition::new("sha384", "bytea", "bytea", "The SHA-384 digest.", encode::sha384),
+    Definition::new("sha512", "bytea", "bytea", "The SHA-512 digest.", encode::sha512),
+    Definition::new("encode", "bytea, text", "text", "Bytes as base64, hex or escape.", encode::encode),
+    Definition::new("decode", "text, text", "bytea", "Bytes from base64, hex or escape.", encode::decode),
+    Definition::new("convert_to", "text, text", "bytea", "The bytes of a text.", encode::convert_to),
+    Definition::new("convert_from", "bytea, text", "text", "The text of bytes.", encode::convert_from),
+];
