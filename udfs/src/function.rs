@@ -8,8 +8,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, DurationMicrosecondArray, Float64Array, Int64Array,
-    IntervalMonthDayNanoArray, ListArray, PrimitiveArray, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BinaryArray, Decimal128Array, DurationMicrosecondArray, Float64Array, Int64Array, IntervalMonthDayNanoArray,
+    ListArray, PrimitiveArray, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, plan_datafusion_err};
@@ -54,10 +54,6 @@ impl Definition {
     pub(crate) const fn returning(mut self, returning: Returning) -> Self {
         self.returning = Some(returning);
         self
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        self.names.split('|').next().unwrap_or(self.names)
     }
 }
 
@@ -110,6 +106,8 @@ impl Kind {
         let micros = |zone: Option<Arc<str>>| Timestamp(TimeUnit::Microsecond, zone);
         Some(match (self, from) {
             (Kind::Any, Utf8View | LargeUtf8 | Null) => (Utf8, 1),
+            (Kind::Any, Timestamp(_, zone)) => (micros(zone.clone()), 50),
+            (Kind::Any, Duration(_)) => (Duration(TimeUnit::Microsecond), 50),
             (Kind::Any, other) => (other.clone(), 50),
             (Kind::Text | Kind::Json, Utf8 | Null) => (Utf8, 0),
             (Kind::Text | Kind::Json, Utf8View | LargeUtf8) => (Utf8, 1),
@@ -231,7 +229,6 @@ fn result_type(name: &str) -> Option<DataType> {
 /// All overloads of one name.
 struct Function {
     name: &'static str,
-    aliases: Vec<String>,
     overloads: Vec<Overload>,
     signature: Signature,
 }
@@ -279,10 +276,6 @@ impl ScalarUDFImpl for Function {
         self.name
     }
 
-    fn aliases(&self) -> &[String] {
-        &self.aliases
-    }
-
     fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -314,7 +307,11 @@ impl ScalarUDFImpl for Function {
         let args = Args::new(args)?;
         let result = (overload.definition.body)(&args)?;
         debug_assert_eq!(result.data_type(), args.return_field.data_type(), "{}", self.name);
-        Ok(if args.all_constant { ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?) } else { ColumnarValue::Array(result) })
+        Ok(if args.all_constant {
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?)
+        } else {
+            ColumnarValue::Array(result)
+        })
     }
 }
 
@@ -323,22 +320,18 @@ pub(crate) fn json_field(field: Field) -> Field {
     field.with_metadata(HashMap::from([(TYPE_KEY.to_owned(), JSONB.to_owned())]))
 }
 
-/// One DataFusion function per name; definitions of the same name become its overloads.
+/// One DataFusion function per name, aliases too; definitions of the same name become its overloads.
 pub(crate) fn functions(definitions: impl Iterator<Item = &'static Definition>) -> Vec<Arc<ScalarUDF>> {
     let mut by_name: BTreeMap<&'static str, Function> = BTreeMap::new();
     for definition in definitions {
-        let function = by_name.entry(definition.name()).or_insert_with(|| Function {
-            name: definition.name(),
-            aliases: Vec::new(),
-            overloads: Vec::new(),
-            signature: Signature::user_defined(Volatility::Immutable),
-        });
-        for alias in definition.names.split('|').skip(1) {
-            if !function.aliases.iter().any(|known| known == alias) {
-                function.aliases.push(alias.to_owned());
-            }
+        for name in definition.names.split('|') {
+            let function = by_name.entry(name).or_insert_with(|| Function {
+                name,
+                overloads: Vec::new(),
+                signature: Signature::user_defined(Volatility::Immutable),
+            });
+            function.overloads.push(Overload::new(definition));
         }
-        function.overloads.push(Overload::new(definition));
     }
     by_name.into_values().map(|function| Arc::new(ScalarUDF::new_from_impl(function))).collect()
 }
@@ -419,10 +412,6 @@ impl Args {
         self.column(position)
     }
 
-    pub(crate) fn boolean(&self, position: usize) -> Result<Column<'_, BooleanArray>> {
-        self.column(position)
-    }
-
     pub(crate) fn int(&self, position: usize) -> Result<Column<'_, Int64Array>> {
         self.column(position)
     }
@@ -486,14 +475,6 @@ impl<'a> Column<'a, StringArray> {
 impl<'a> Column<'a, BinaryArray> {
     #[inline]
     pub(crate) fn get(&self, row: usize) -> Option<&'a [u8]> {
-        let row = row & self.mask;
-        if self.array.is_null(row) { None } else { Some(self.array.value(row)) }
-    }
-}
-
-impl Column<'_, BooleanArray> {
-    #[inline]
-    pub(crate) fn get(&self, row: usize) -> Option<bool> {
         let row = row & self.mask;
         if self.array.is_null(row) { None } else { Some(self.array.value(row)) }
     }

@@ -64,3 +64,6 @@ pub fn catalog() -> &'static [FunctionDoc] {
     });
     &CATALOG
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ pub(crate) struct SpecialCalls {
 
 impl SpecialCalls {
     pub(crate) fn new(functions: &[Arc<ScalarUDF>]) -> Self {
-        let wanted = ["extract", "strpos", "substr", "substring", "overlay", "regexp_match_group"];
+        let wanted = ["extract", "strpos", "substring", "overlay", "regexp_match_group"];
         let functions = functions.iter().filter(|function| wanted.contains(&function.name()));
         SpecialCalls { functions: functions.map(|function| (function.name().to_owned(), function.clone())).collect() }
     }
@@ -34,15 +34,13 @@ impl ExprPlanner for SpecialCalls {
         Ok(self.call("extract", args))
     }
 
-    fn plan_position(&self, mut args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        // POSITION(wanted IN text), strpos(text, wanted)
-        args.reverse();
+    fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        // The text comes first here, as in strpos.
         Ok(self.call("strpos", args))
     }
 
     fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        let by_pattern = matches!(args.as_slice(), [_, Expr::Literal(ScalarValue::Utf8(_), _)]);
-        Ok(self.call(if by_pattern { "substring" } else { "substr" }, args))
+        Ok(self.call("substring", args))
     }
 
     fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {

@@ -21,8 +21,18 @@ pub(crate) fn functions() -> Vec<Arc<AggregateUDF>> {
 }
 
 pub(crate) const DOCS: &[FunctionDoc] = &[
-    FunctionDoc { name: "sum", signature: "smallint | int", returns: "bigint", doc: "The sum of all values but NULLs; NULL of none." },
-    FunctionDoc { name: "sum", signature: "bigint | numeric", returns: "numeric", doc: "The exact sum; an error (22003) beyond 38 digits." },
+    FunctionDoc {
+        name: "sum",
+        signature: "smallint | int",
+        returns: "bigint",
+        doc: "The sum of all values but NULLs; NULL of none.",
+    },
+    FunctionDoc {
+        name: "sum",
+        signature: "bigint | numeric",
+        returns: "numeric",
+        doc: "The exact sum; an error (22003) beyond 38 digits.",
+    },
     FunctionDoc { name: "sum", signature: "real", returns: "real", doc: "The sum, computed in double precision." },
     FunctionDoc { name: "sum", signature: "double precision", returns: "double precision", doc: "The sum." },
     FunctionDoc {
@@ -197,7 +207,11 @@ struct Make {
 
 impl Make {
     fn accumulator<I: Input>(self) -> Box<dyn Accumulator> {
-        if self.distinct { Box::new(Distinct::<I>::new(self.finish, self.input)) } else { Box::new(Totals::<I>::new(self.finish)) }
+        if self.distinct {
+            Box::new(Distinct::<I>::new(self.finish, self.input))
+        } else {
+            Box::new(Totals::<I>::new(self.finish))
+        }
     }
 
     fn groups<I: Input>(self) -> Box<dyn GroupsAccumulator> {

@@ -6,9 +6,7 @@ use arrow::array::{
     Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, Int64Array, ListArray, PrimitiveArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{
-    DataType, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 use hashbrown::HashMap;
@@ -51,7 +49,13 @@ impl Input for Float64Type {
 
     fn key(value: f64) -> i128 {
         // Both zeros are one value, and all NaNs.
-        let value = if value == 0.0 { 0.0 } else if value.is_nan() { f64::NAN } else { value };
+        let value = if value == 0.0 {
+            0.0
+        } else if value.is_nan() {
+            f64::NAN
+        } else {
+            value
+        };
         value.to_bits().into()
     }
 
@@ -270,7 +274,11 @@ impl<I: Input> Totals<I> {
         Totals { total: I::Total::default_value(), count: 0, finish }
     }
 
-    fn each(&mut self, values: &ArrayRef, step: fn(TotalOf<I>, TotalOf<I>) -> Result<TotalOf<I>, arrow::error::ArrowError>) -> Result<i64> {
+    fn each(
+        &mut self,
+        values: &ArrayRef,
+        step: fn(TotalOf<I>, TotalOf<I>) -> Result<TotalOf<I>, arrow::error::ArrowError>,
+    ) -> Result<i64> {
         let column = values.as_primitive::<I>();
         for value in column.iter().flatten() {
             self.total = step(self.total, value.into()).map_err(|_| overflow(&self.finish))?;

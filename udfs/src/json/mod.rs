@@ -20,32 +20,92 @@ pub(crate) mod scan;
 
 pub(crate) const FUNCTIONS: &[Definition] = &[
     Definition::new("json_get", "jsonb, text", "jsonb", "`json -> 'key'`: a member of an object.", get_json),
-    Definition::new("json_get", "jsonb, int", "jsonb", "`json -> n`: an item of an array, from the end where negative.", get_json),
+    Definition::new(
+        "json_get",
+        "jsonb, int",
+        "jsonb",
+        "`json -> n`: an item of an array, from the end where negative.",
+        get_json,
+    ),
     Definition::new("json_get_text", "jsonb, text", "text", "`json ->> 'key'`: a member of an object as text.", get_text),
     Definition::new("json_get_text", "jsonb, int", "text", "`json ->> n`: an item of an array as text.", get_text),
     Definition::new("json_get_path", "jsonb, text[]", "jsonb", "`json #> '{a,b}'`: the value at a path.", get_path_json),
-    Definition::new("json_get_path_text", "jsonb, text[]", "text", "`json #>> '{a,b}'`: the value at a path as text.", get_path_text),
+    Definition::new(
+        "json_get_path_text",
+        "jsonb, text[]",
+        "text",
+        "`json #>> '{a,b}'`: the value at a path as text.",
+        get_path_text,
+    ),
     Definition::new("json_get_path", "jsonb, text", "jsonb", "The same, the path given as an array literal.", get_path_json),
     Definition::new("json_get_path_text", "jsonb, text", "text", "The same, the path given as an array literal.", get_path_text),
     Definition::new("json_path", "jsonb, any...", "jsonb", "`json -> k1 -> k2 …` in one walk.", get_json),
     Definition::new("json_path_text", "jsonb, any...", "text", "`json -> k1 -> … ->> k` in one walk.", get_text),
     Definition::new("jsonb_extract_path|json_extract_path", "jsonb, text...", "jsonb", "The value at a path.", extract_json),
-    Definition::new("jsonb_extract_path_text|json_extract_path_text", "jsonb, text...", "text", "The value at a path as text.", extract_text),
-    Definition::new("jsonb_contains", "jsonb, jsonb", "boolean", "`json @> part`: whether the second value is contained in the first.", contains),
-    Definition::new("jsonb_exists", "jsonb, text", "boolean", "`json ? 'key'`: whether it is a member, or a text among the items.", exists),
+    Definition::new(
+        "jsonb_extract_path_text|json_extract_path_text",
+        "jsonb, text...",
+        "text",
+        "The value at a path as text.",
+        extract_text,
+    ),
+    Definition::new(
+        "jsonb_contains",
+        "jsonb, jsonb",
+        "boolean",
+        "`json @> part`: whether the second value is contained in the first.",
+        contains,
+    ),
+    Definition::new(
+        "jsonb_exists",
+        "jsonb, text",
+        "boolean",
+        "`json ? 'key'`: whether it is a member, or a text among the items.",
+        exists,
+    ),
     Definition::new("jsonb_exists_any", "jsonb, text[]", "boolean", "`json ?| keys`: whether any of them exists.", exists_any),
     Definition::new("jsonb_exists_all", "jsonb, text[]", "boolean", "`json ?& keys`: whether all of them exist.", exists_all),
     Definition::new("jsonb_typeof|json_typeof", "jsonb", "text", "object, array, string, number, boolean or null.", type_of),
     Definition::new("jsonb_array_length|json_array_length", "jsonb", "int", "The number of items.", array_length),
-    Definition::new("jsonb_text_array", "jsonb", "text[]", "The items of an array as texts; NULL for what is no array.", text_array),
+    Definition::new(
+        "jsonb_text_array",
+        "jsonb",
+        "text[]",
+        "The items of an array as texts; NULL for what is no array.",
+        text_array,
+    ),
     Definition::new("jsonb_array_elements_list", "jsonb", "jsonb[]", "The items of an array, for unnest.", elements),
-    Definition::new("jsonb_array_elements_text_list", "jsonb", "text[]", "The items of an array as texts, for unnest.", elements_text),
+    Definition::new(
+        "jsonb_array_elements_text_list",
+        "jsonb",
+        "text[]",
+        "The items of an array as texts, for unnest.",
+        elements_text,
+    ),
     Definition::new("jsonb_object_keys_list", "jsonb", "text[]", "The keys of an object, for unnest.", object_keys),
-    Definition::new("jsonb_path_query_array", "jsonb, text", "jsonb", "All values a JSON path finds, as an array.", path_query_array),
+    Definition::new(
+        "jsonb_path_query_array",
+        "jsonb, text",
+        "jsonb",
+        "All values a JSON path finds, as an array.",
+        path_query_array,
+    ),
     Definition::new("jsonb_path_query_first", "jsonb, text", "jsonb", "The first value a JSON path finds.", path_query_first),
-    Definition::new("jsonb_path_query_list", "jsonb, text", "jsonb[]", "All values a JSON path finds, for unnest.", path_query_list),
+    Definition::new(
+        "jsonb_path_query_list",
+        "jsonb, text",
+        "jsonb[]",
+        "All values a JSON path finds, for unnest.",
+        path_query_list,
+    ),
     Definition::new("jsonb_path_exists", "jsonb, text", "boolean", "Whether a JSON path finds anything.", path_exists),
-    Definition::new("jsonb_build_object|json_build_object", "any...", "jsonb", "An object of keys and values in turn.", build_object),
+    Definition::new(
+        "jsonb_build_object|json_build_object",
+        "any...",
+        "jsonb",
+        "An object of keys and values in turn.",
+        build_object,
+    ),
     Definition::new("jsonb_build_array|json_build_array", "any...", "jsonb", "An array of the values.", build_array),
     Definition::new("to_jsonb|to_json", "any", "jsonb", "Any value as JSON.", to_json),
     Definition::new("jsonb", "text", "jsonb", "Text as JSON, checked: `text::jsonb`.", checked),
@@ -301,7 +361,11 @@ fn array_length(args: &Args) -> Result<ArrayRef> {
 }
 
 /// A list per row.
-fn lists<'a>(args: &Args, json: bool, mut fill: impl FnMut(usize, &mut StringBuilder) -> Result<Option<()>> + 'a) -> Result<ArrayRef> {
+fn lists<'a>(
+    args: &Args,
+    json: bool,
+    mut fill: impl FnMut(usize, &mut StringBuilder) -> Result<Option<()>> + 'a,
+) -> Result<ArrayRef> {
     let item = Field::new_list_field(DataType::Utf8, true);
     let mut builder = ListBuilder::new(StringBuilder::new()).with_field(Arc::new(if json { json_field(item) } else { item }));
     for row in 0..args.rows() {

@@ -55,7 +55,12 @@ impl Path {
         };
         let mut parser = Parser { rest: text.trim() };
         parser.rest = parser.rest.strip_prefix("strict").or(parser.rest.strip_prefix("lax")).unwrap_or(parser.rest).trim_start();
-        parser.expect("$").and_then(|()| parser.steps()).filter(|_| parser.rest.is_empty()).map(Path).ok_or_else(|| bad(parser.rest))
+        parser
+            .expect("$")
+            .and_then(|()| parser.steps())
+            .filter(|_| parser.rest.is_empty())
+            .map(Path)
+            .ok_or_else(|| bad(parser.rest))
     }
 
     /// Every value the path finds.
@@ -120,7 +125,10 @@ impl Parser<'_> {
     }
 
     fn number(&mut self) -> Option<f64> {
-        let end = self.rest.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'))).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E')))
+            .unwrap_or(self.rest.len());
         let (number, rest) = self.rest.split_at(end);
         let number = number.parse().ok()?;
         self.rest = rest.trim_start();

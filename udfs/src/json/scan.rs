@@ -74,7 +74,8 @@ fn skip_value(text: &str, at: usize) -> Option<usize> {
             }
         }
         _ => {
-            let length = bytes[at..].iter().take_while(|byte| !matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r')).count();
+            let length =
+                bytes[at..].iter().take_while(|byte| !matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r')).count();
             (length > 0).then_some(at + length)
         }
     }

@@ -15,32 +15,72 @@ mod pattern;
 pub(crate) const FUNCTIONS: &[Definition] = &[
     Definition::new("to_char", "int, text", "text", "Writes a number by a pattern such as `FM9,999`.", format_int),
     Definition::new("to_char", "numeric, text", "text", "Writes a number by a pattern such as `FM9,990.00`.", format_numeric),
-    Definition::new("to_char", "double precision, text", "text", "Writes a number by a pattern such as `9.99EEEE`.", format_float),
+    Definition::new(
+        "to_char",
+        "double precision, text",
+        "text",
+        "Writes a number by a pattern such as `9.99EEEE`.",
+        format_float,
+    ),
     Definition::new("mod", "bigint, bigint", "bigint", "The remainder, with the sign of the dividend.", mod_int),
-    Definition::new("mod", "numeric, numeric", "numeric", "The exact remainder, with the sign of the dividend.", mod_numeric).returning(common_scale),
+    Definition::new("mod", "numeric, numeric", "numeric", "The exact remainder, with the sign of the dividend.", mod_numeric)
+        .returning(common_scale),
     Definition::new("div", "bigint, bigint", "numeric", "The whole quotient, rounded towards zero.", div_int).returning(whole),
-    Definition::new("div", "numeric, numeric", "numeric", "The whole quotient, rounded towards zero.", div_numeric).returning(whole),
+    Definition::new("div", "numeric, numeric", "numeric", "The whole quotient, rounded towards zero.", div_numeric)
+        .returning(whole),
     Definition::new("round", "double precision", "double precision", "To the nearest whole number, halves to even.", round_float),
-    Definition::new("round", "numeric, int?", "numeric", "To so many digits behind the point, halves away from zero.", round_numeric).returning(wanted_scale),
+    Definition::new(
+        "round",
+        "numeric, int?",
+        "numeric",
+        "To so many digits behind the point, halves away from zero.",
+        round_numeric,
+    )
+    .returning(wanted_scale),
     Definition::new("trunc", "double precision", "double precision", "Towards zero.", trunc_float),
-    Definition::new("trunc", "numeric, int?", "numeric", "Towards zero, to so many digits behind the point.", trunc_numeric).returning(wanted_scale),
+    Definition::new("trunc", "numeric, int?", "numeric", "Towards zero, to so many digits behind the point.", trunc_numeric)
+        .returning(wanted_scale),
     Definition::new("ceil|ceiling", "double precision", "double precision", "The next whole number up.", ceil_float),
     Definition::new("ceil|ceiling", "numeric", "numeric", "The next whole number up.", ceil_numeric).returning(whole),
     Definition::new("floor", "double precision", "double precision", "The next whole number down.", floor_float),
     Definition::new("floor", "numeric", "numeric", "The next whole number down.", floor_numeric).returning(whole),
     Definition::new("sign", "double precision", "double precision", "-1, 0 or 1.", sign_float),
     Definition::new("sign", "numeric", "numeric", "-1, 0 or 1.", sign_numeric).returning(whole),
-    Definition::new("power|pow", "double precision, double precision", "double precision", "The first number to the power of the second.", power),
+    Definition::new(
+        "power|pow",
+        "double precision, double precision",
+        "double precision",
+        "The first number to the power of the second.",
+        power,
+    ),
     Definition::new("sqrt", "double precision", "double precision", "The square root.", sqrt),
     Definition::new("cbrt", "double precision", "double precision", "The cube root.", cbrt),
     Definition::new("exp", "double precision", "double precision", "e to this power.", exp),
     Definition::new("ln", "double precision", "double precision", "The natural logarithm.", ln),
     Definition::new("log|log10", "double precision", "double precision", "The logarithm to base 10.", log10),
-    Definition::new("log", "double precision, double precision", "double precision", "The logarithm of the second number to the first as base.", log_base),
-    Definition::new("width_bucket", "double precision, double precision, double precision, int", "int", "The bucket a number falls into, of so many between two bounds.", width_bucket),
+    Definition::new(
+        "log",
+        "double precision, double precision",
+        "double precision",
+        "The logarithm of the second number to the first as base.",
+        log_base,
+    ),
+    Definition::new(
+        "width_bucket",
+        "double precision, double precision, double precision, int",
+        "int",
+        "The bucket a number falls into, of so many between two bounds.",
+        width_bucket,
+    ),
     Definition::new("gcd", "bigint, bigint", "bigint", "The greatest common divisor.", gcd),
     Definition::new("lcm", "bigint, bigint", "bigint", "The least common multiple.", lcm),
-    Definition::new("haversine_m", "double precision, double precision, double precision, double precision", "double precision", "Metres between two places given as latitude, longitude, latitude, longitude.", haversine),
+    Definition::new(
+        "haversine_m",
+        "double precision, double precision, double precision, double precision",
+        "double precision",
+        "Metres between two places given as latitude, longitude, latitude, longitude.",
+        haversine,
+    ),
 ];
 
 const DIGITS: u8 = 38;
@@ -166,7 +206,15 @@ fn floor_float(args: &Args) -> Result<ArrayRef> {
 }
 
 fn sign_float(args: &Args) -> Result<ArrayRef> {
-    floats(args, |value| Ok(if value > 0.0 { 1.0 } else if value < 0.0 { -1.0 } else { value }))
+    floats(args, |value| {
+        Ok(if value > 0.0 {
+            1.0
+        } else if value < 0.0 {
+            -1.0
+        } else {
+            value
+        })
+    })
 }
 
 /// Cuts or rounds to so many digits, and brings the result to the result's scale.
@@ -184,7 +232,11 @@ fn at_digits(args: &Args, cut: fn(i128, i128) -> i128) -> Result<ArrayRef> {
             Ok(dropped) => 10_i128.checked_pow(dropped).map_or(0, |unit| cut(value, unit) * unit),
             Err(_) => value,
         };
-        Ok(Some(if result_scale >= scale { widen(kept, scale, result_scale)? } else { kept / power_of_ten((scale - result_scale) as u32)? }))
+        Ok(Some(if result_scale >= scale {
+            widen(kept, scale, result_scale)?
+        } else {
+            kept / power_of_ten((scale - result_scale) as u32)?
+        }))
     })
 }
 
@@ -281,7 +333,8 @@ fn width_bucket(args: &Args) -> Result<ArrayRef> {
     let (values, lows, highs, counts) = (args.float(0)?, args.float(1)?, args.float(2)?, args.int(3)?);
     let bad = |message: &str| Error::new("2201G", message);
     let of_row = |row| {
-        let (Some(value), Some(low), Some(high), Some(count)) = (values.get(row), lows.get(row), highs.get(row), counts.get(row)) else {
+        let (Some(value), Some(low), Some(high), Some(count)) = (values.get(row), lows.get(row), highs.get(row), counts.get(row))
+        else {
             return Ok(None);
         };
         let count = i32::try_from(count).ok().filter(|&count| count > 0).ok_or_else(|| bad("count must be greater than zero"))?;
@@ -335,7 +388,8 @@ fn haversine(args: &Args) -> Result<ArrayRef> {
         let [from_latitude, from_longitude] = [columns[0].get(row)?.to_radians(), columns[1].get(row)?.to_radians()];
         let [to_latitude, to_longitude] = [columns[2].get(row)?.to_radians(), columns[3].get(row)?.to_radians()];
         let half = |a: f64, b: f64| ((b - a) / 2.0).sin().powi(2);
-        let chord = half(from_latitude, to_latitude) + from_latitude.cos() * to_latitude.cos() * half(from_longitude, to_longitude);
+        let chord =
+            half(from_latitude, to_latitude) + from_latitude.cos() * to_latitude.cos() * half(from_longitude, to_longitude);
         Some(2.0 * EARTH_RADIUS * chord.min(1.0).sqrt().asin())
     };
     Ok(Arc::new((0..args.rows()).map(of_row).collect::<Float64Array>()))

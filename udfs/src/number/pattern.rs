@@ -350,9 +350,13 @@ impl<'a> Writer<'a> {
     fn new(pattern: &'a Pattern, text: &'a str, negative: bool, spaces: usize) -> Self {
         let digits = text.as_bytes();
         let signed_apart = pattern.plus || pattern.minus;
-        let sign_written = if signed_apart { pattern.minus } else { !negative && pattern.fill && pattern.sign == SignPlace::None };
+        let sign_written =
+            if signed_apart { pattern.minus } else { !negative && pattern.fill && pattern.sign == SignPlace::None };
         let mut last_relevant = None;
-        if pattern.fill && pattern.decimal && let Some(point) = text.find('.') {
+        if pattern.fill
+            && pattern.decimal
+            && let Some(point) = text.find('.')
+        {
             let kept = digits.iter().rposition(|digit| *digit != b'0').unwrap_or(point).max(point);
             let wanted = pattern.zero_end.checked_sub(spaces).filter(|&end| end > 0).map_or(0, |end| end.min(digits.len() - 1));
             last_relevant = Some(kept.max(wanted));
@@ -394,7 +398,8 @@ impl<'a> Writer<'a> {
                 }
                 Node::Word(Word::Ordinal { upper }) => {
                     if !self.negative && !self.pattern.decimal && !self.text.starts_with('#') {
-                        let case = if *upper { crate::time::pattern::Ordinal::Upper } else { crate::time::pattern::Ordinal::Lower };
+                        let case =
+                            if *upper { crate::time::pattern::Ordinal::Upper } else { crate::time::pattern::Ordinal::Lower };
                         let last_two = &self.text[self.text.len().saturating_sub(2)..];
                         out.push_str(crate::time::ordinal_ending(last_two.parse().unwrap_or(0), case));
                     }

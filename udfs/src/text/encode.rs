@@ -25,14 +25,19 @@ pub(crate) fn encode(args: &Args) -> Result<ArrayRef> {
         };
         buffer.clear();
         match format.to_ascii_lowercase().as_str() {
-            "hex" => bytes.iter().for_each(|byte| drop(write!(buffer, "{byte:02x}"))),
+            // Writing to a String cannot fail.
+            "hex" => bytes.iter().for_each(|byte| write!(buffer, "{byte:02x}").unwrap_or_default()),
             "base64" => to_base64(bytes, &mut buffer),
             "escape" => bytes.iter().for_each(|&byte| match byte {
                 b'\\' => buffer.push_str("\\\\"),
-                0 | 0x80.. => drop(write!(buffer, "\\{byte:03o}")),
+                0 | 0x80.. => write!(buffer, "\\{byte:03o}").unwrap_or_default(),
                 _ => buffer.push(byte as char),
             }),
-            other => return Err(Error::invalid(format!("unrecognized encoding: \"{other}\"")).with_hint("use base64, hex or escape").into()),
+            other => {
+                return Err(Error::invalid(format!("unrecognized encoding: \"{other}\""))
+                    .with_hint("use base64, hex or escape")
+                    .into());
+            }
         }
         builder.append_value(&buffer);
     }
@@ -64,7 +69,11 @@ pub(crate) fn decode(args: &Args) -> Result<ArrayRef> {
             "hex" => from_hex(text)?,
             "base64" => from_base64(text)?,
             "escape" => from_escape(text)?,
-            other => return Err(Error::invalid(format!("unrecognized encoding: \"{other}\"")).with_hint("use base64, hex or escape").into()),
+            other => {
+                return Err(Error::invalid(format!("unrecognized encoding: \"{other}\""))
+                    .with_hint("use base64, hex or escape")
+                    .into());
+            }
         });
     }
     Ok(Arc::new(builder.finish()))
@@ -102,7 +111,8 @@ fn from_base64(text: &str) -> Result<Vec<u8>, Error> {
         }
     }
     if count != 0 {
-        return Err(Error::invalid("invalid base64 end sequence").with_hint("Input data is missing padding, is truncated, or is otherwise corrupted."));
+        return Err(Error::invalid("invalid base64 end sequence")
+            .with_hint("Input data is missing padding, is truncated, or is otherwise corrupted."));
     }
     Ok(bytes)
 }

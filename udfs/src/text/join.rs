@@ -108,7 +108,9 @@ fn write_format(format: &str, values: &Values, row: usize, out: &mut String) -> 
         }
         let (number, after) = digits(rest);
         if let (Some(number), Some(after)) = (number, after.strip_prefix('$')) {
-            next = number.checked_sub(1).ok_or_else(|| Error::invalid("format specifies argument 0, but arguments are numbered from 1"))?;
+            next = number
+                .checked_sub(1)
+                .ok_or_else(|| Error::invalid("format specifies argument 0, but arguments are numbered from 1"))?;
             rest = after;
         }
         let mut left = rest.starts_with('-');
@@ -130,7 +132,9 @@ fn write_format(format: &str, values: &Values, row: usize, out: &mut String) -> 
         let kind = rest.chars().next().ok_or_else(unterminated)?;
         rest = &rest[kind.len_utf8()..];
         if !matches!(kind, 's' | 'I' | 'L') {
-            return Err(Error::invalid(format!("unrecognized format() type specifier \"{kind}\"")).with_hint("For a single \"%\" use \"%%\".").into());
+            return Err(Error::invalid(format!("unrecognized format() type specifier \"{kind}\""))
+                .with_hint("For a single \"%\" use \"%%\".")
+                .into());
         }
         if next >= values.shown.len() {
             return Err(too_few().into());

@@ -284,7 +284,9 @@ pub(crate) fn regexp_substr(args: &Args) -> Result<ArrayRef> {
         };
         no_global(compiled, "regexp_substr")?;
         if nth < 1 || group < 0 {
-            return Err(Error::invalid(format!("invalid value for parameter \"{}\"", if nth < 1 { "n" } else { "subexpr" })).into());
+            return Err(
+                Error::invalid(format!("invalid value for parameter \"{}\"", if nth < 1 { "n" } else { "subexpr" })).into()
+            );
         }
         let found = byte_of(text, start).and_then(|from| {
             let captures = compiled.regex.captures_iter(&text[from..]).nth(nth as usize - 1)?;

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, DurationMicrosecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType,
-    IntervalUnit, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, DurationMicrosecondType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::Result;
@@ -133,7 +133,15 @@ fn timestamp(micros: i64, utc: bool, out: &mut String) {
     let time = micros.rem_euclid(DAY);
     let date = Date::from_days(micros.div_euclid(DAY));
     let year = if date.year > 0 { date.year } else { 1 - date.year };
-    let _ = write!(out, "{year:04}-{:02}-{:02} {:02}:{:02}:{:02}", date.month, date.day, time / HOUR, time / MINUTE % 60, time / SECOND % 60);
+    let _ = write!(
+        out,
+        "{year:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+        date.month,
+        date.day,
+        time / HOUR,
+        time / MINUTE % 60,
+        time / SECOND % 60
+    );
     if time % SECOND != 0 {
         let _ = write!(out, ".{}", format!("{:06}", time % SECOND).trim_end_matches('0'));
     }

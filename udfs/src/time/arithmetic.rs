@@ -119,7 +119,10 @@ pub(crate) fn make_interval(args: &Args) -> Result<ArrayRef> {
             Some(Interval {
                 months: years.checked_mul(12)?.checked_add(months)?,
                 days: weeks.checked_mul(7)?.checked_add(days)?,
-                micros: hours.checked_mul(HOUR)?.checked_add(minutes.checked_mul(MINUTE)?)?.checked_add((seconds * 1e6).round() as i64)?,
+                micros: hours
+                    .checked_mul(HOUR)?
+                    .checked_add(minutes.checked_mul(MINUTE)?)?
+                    .checked_add((seconds * 1e6).round() as i64)?,
             })
         };
         result.push(Some(sum().ok_or_else(|| Error::out_of_range("interval"))?));

@@ -1,9 +1,7 @@
 //! Days, months and years of the proleptic Gregorian calendar, as plain arithmetic.
 
-use std::sync::Arc;
-
 use arrow::array::timezone::Tz;
-use chrono::{LocalResult, NaiveDate, Offset, TimeZone};
+use chrono::{LocalResult, Offset, TimeZone};
 use datafusion::common::Result;
 
 use crate::error::Error;
@@ -130,7 +128,7 @@ pub(crate) fn decade(year: i64) -> i64 {
 #[derive(Debug, Clone)]
 pub(crate) enum Zone {
     Utc,
-    Named(Tz, Arc<str>),
+    Named(Tz),
 }
 
 impl Zone {
@@ -139,15 +137,15 @@ impl Zone {
         if ["utc", "gmt", "z", "etc/utc", "zulu", "+00:00", "+00"].iter().any(|utc| trimmed.eq_ignore_ascii_case(utc)) {
             return Ok(Zone::Utc);
         }
-        let tz: Tz = trimmed
-            .parse()
-            .map_err(|_| Error::invalid(format!("time zone \"{trimmed}\" not recognized")).with_hint("use a name such as Europe/Berlin"))?;
-        Ok(Zone::Named(tz, trimmed.into()))
+        let tz: Tz = trimmed.parse().map_err(|_| {
+            Error::invalid(format!("time zone \"{trimmed}\" not recognized")).with_hint("use a name such as Europe/Berlin")
+        })?;
+        Ok(Zone::Named(tz))
     }
 
     /// Microseconds east of UTC at this instant, and the zone's abbreviation then.
     pub(crate) fn offset_at(&self, instant: i64) -> (i64, String) {
-        let Zone::Named(tz, _) = self else { return (0, "UTC".to_owned()) };
+        let Zone::Named(tz) = self else { return (0, "UTC".to_owned()) };
         let Some(utc) = chrono::DateTime::from_timestamp_micros(instant) else { return (0, "UTC".to_owned()) };
         let offset = tz.offset_from_utc_datetime(&utc.naive_utc());
         (i64::from(offset.fix().local_minus_utc()) * SECOND, offset.to_string())
@@ -156,13 +154,13 @@ impl Zone {
     pub(crate) fn to_local(&self, instant: i64) -> i64 {
         match self {
             Zone::Utc => instant,
-            Zone::Named(..) => instant + self.offset_at(instant).0,
+            Zone::Named(_) => instant + self.offset_at(instant).0,
         }
     }
 
     /// The instant of a local time; of two the earlier offset's, in a gap the one before the change, as Postgres does.
     pub(crate) fn to_instant(&self, local: i64) -> i64 {
-        let Zone::Named(tz, _) = self else { return local };
+        let Zone::Named(tz) = self else { return local };
         let Some(naive) = chrono::DateTime::from_timestamp_micros(local).map(|t| t.naive_utc()) else { return local };
         match tz.offset_from_local_datetime(&naive) {
             LocalResult::Single(offset) => local - i64::from(offset.fix().local_minus_utc()) * SECOND,
@@ -178,8 +176,3 @@ impl Zone {
 pub(crate) const MONTHS: [&str; 12] =
     ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
 pub(crate) const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-
-/// Days since 1970 of a chrono date; chrono reads and writes what users type.
-pub(crate) fn days_of(date: NaiveDate) -> i64 {
-    i64::from(chrono::Datelike::num_days_from_ce(&date)) - 719_163
-}

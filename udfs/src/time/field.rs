@@ -165,7 +165,8 @@ fn values(args: &Args) -> Result<(Vec<Option<i128>>, i8)> {
     let values = match args.array(1).data_type() {
         DataType::Interval(_) | DataType::Duration(_) => {
             let intervals = args.interval(1)?;
-            rows.map(|row| intervals.get(row).map(|interval| of_interval(unit, interval)).transpose()).collect::<Result<_, _>>()?
+            rows.map(|row| intervals.get(row).map(|interval| of_interval(unit, interval)).transpose())
+                .collect::<Result<_, _>>()?
         }
         DataType::Timestamp(_, Some(_)) => {
             let times = args.timestamp(1)?;
@@ -181,7 +182,9 @@ fn values(args: &Args) -> Result<(Vec<Option<i128>>, i8)> {
         }
         _ => {
             if matches!(unit, Unit::Timezone | Unit::TimezoneHour | Unit::TimezoneMinute) {
-                return Err(Error::new("0A000", format!("unit \"{name}\" not supported for type timestamp without time zone")).into());
+                return Err(
+                    Error::new("0A000", format!("unit \"{name}\" not supported for type timestamp without time zone")).into()
+                );
             }
             let times = args.timestamp(1)?;
             rows.map(|row| times.get(row).map(|local| of_timestamp(unit, local, 0))).collect()

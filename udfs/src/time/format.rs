@@ -9,7 +9,7 @@ use datafusion::common::Result;
 use crate::error::Error;
 use crate::function::Args;
 use crate::time::calendar::{
-    DAY, Date, HOUR, MINUTE, MONTHS, SECOND, WEEKDAYS, Zone, century, display_year, iso_weekday, iso_year_start, julian_day,
+    DAY, Date, HOUR, MINUTE, MONTHS, SECOND, WEEKDAYS, Zone, century, iso_weekday, iso_year_start, julian_day,
 };
 use crate::time::interval::Interval;
 use crate::time::pattern::{Case, Field, Node, Ordinal, parse};
@@ -366,8 +366,15 @@ pub(crate) fn interval(args: &Args) -> Result<ArrayRef> {
         let of_day = |field: &Field| {
             matches!(
                 field,
-                Field::Era { .. } | Field::DayName(_) | Field::DayShort(_) | Field::DayOfWeek | Field::IsoDayOfWeek
-                    | Field::ZoneName(_) | Field::ZoneHour | Field::ZoneMinute | Field::ZoneOffset
+                Field::Era { .. }
+                    | Field::DayName(_)
+                    | Field::DayShort(_)
+                    | Field::DayOfWeek
+                    | Field::IsoDayOfWeek
+                    | Field::ZoneName(_)
+                    | Field::ZoneHour
+                    | Field::ZoneMinute
+                    | Field::ZoneOffset
                     | Field::IsoDayOfYear
             )
         };
@@ -381,9 +388,4 @@ pub(crate) fn interval(args: &Args) -> Result<ArrayRef> {
         builder.append_value(&formatter.text);
         Ok(())
     })
-}
-
-/// The year as the era-less fields of `extract` show it.
-pub(crate) fn year_field(year: i64) -> i64 {
-    display_year(year)
 }

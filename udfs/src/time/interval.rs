@@ -112,12 +112,6 @@ impl Interval {
         }
         Interval { months: sign * months, days: sign * days, micros: sign * micros }
     }
-
-    /// Moves a local time by months, then days, then microseconds.
-    pub(crate) fn add_to(self, local: i64) -> Option<i64> {
-        let date = Date::from_days(local.div_euclid(DAY)).plus_months(self.months);
-        date.days().checked_add(self.days)?.checked_mul(DAY)?.checked_add(local.rem_euclid(DAY))?.checked_add(self.micros)
-    }
 }
 
 /// Postgres's default interval style: `1 year 2 mons -3 days 04:05:06.7`.

@@ -7,9 +7,7 @@ use datafusion::common::Result;
 
 use crate::error::Error;
 use crate::function::Args;
-use crate::time::calendar::{
-    DAY, Date, HOUR, MINUTE, MONTHS, SECOND, WEEKDAYS, days_of_month, from_julian_day, iso_year_start,
-};
+use crate::time::calendar::{DAY, Date, HOUR, MINUTE, MONTHS, SECOND, WEEKDAYS, days_of_month, from_julian_day, iso_year_start};
 use crate::time::pattern::{Field, Node, parse};
 use crate::time::{instants, session_zone};
 
@@ -188,8 +186,16 @@ fn reads_digits(node: Option<&Node>) -> bool {
     match node {
         Some(Node::Field { field, .. }) => !matches!(
             field,
-            Field::Era { .. } | Field::Meridian { .. } | Field::DayName(_) | Field::DayShort(_) | Field::MonthName(_)
-                | Field::MonthShort(_) | Field::MonthRoman(_) | Field::ZoneName(_) | Field::ZoneHour | Field::ZoneOffset
+            Field::Era { .. }
+                | Field::Meridian { .. }
+                | Field::DayName(_)
+                | Field::DayShort(_)
+                | Field::MonthName(_)
+                | Field::MonthShort(_)
+                | Field::MonthRoman(_)
+                | Field::ZoneName(_)
+                | Field::ZoneHour
+                | Field::ZoneOffset
         ),
         _ => false,
     }

@@ -25,8 +25,14 @@ pub(crate) enum Ordinal {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {
-    Era { case: Case, dots: bool },
-    Meridian { case: Case, dots: bool },
+    Era {
+        case: Case,
+        dots: bool,
+    },
+    Meridian {
+        case: Case,
+        dots: bool,
+    },
     Century,
     DayName(Case),
     DayShort(Case),

@@ -166,7 +166,8 @@ pub(crate) fn time_bucket(args: &Args) -> Result<ArrayRef> {
             start.days() * DAY
         } else {
             let step = stride.fixed_micros().filter(|&step| step > 0 && stride.months == 0);
-            let step = step.ok_or_else(|| Error::invalid("bucket width must be greater than zero, in months or in days and times"))?;
+            let step =
+                step.ok_or_else(|| Error::invalid("bucket width must be greater than zero, in months or in days and times"))?;
             bin(step, time, origin.unwrap_or(monday))?
         };
         result.push(Some(bucket));
