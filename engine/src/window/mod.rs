@@ -161,6 +161,16 @@ pub fn first_end(kind: &WindowKind, time: i64) -> Option<i64> {
     }
 }
 
+/// The first window end after `time`, whether or not that window holds it. Not for sessions.
+pub fn end_after(kind: &WindowKind, time: i64) -> i64 {
+    match kind {
+        WindowKind::Hop { slide_us, size_us, offset_us } => {
+            floor(time, *slide_us, offset_us.saturating_add(*size_us)).saturating_add(*slide_us)
+        }
+        _ => first_end(kind, time).unwrap_or(i64::MAX),
+    }
+}
+
 /// The first window end after `end`, which is one itself. Not for sessions.
 pub fn next_end(kind: &WindowKind, end: i64) -> i64 {
     let step = match kind {
