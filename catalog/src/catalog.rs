@@ -219,7 +219,7 @@ impl Catalog {
     /// Hands over a finished epoch. The receiver is told when it is durable and visible.
     /// At most two per dataflow may be waiting.
     pub fn submit(&self, epoch: EpochOutput) -> oneshot::Receiver<Result<Seq>> {
-        self.shared.inbox.epoch(epoch, self.shared.storage.clone())
+        self.shared.inbox.epoch(epoch, self.shared.storage.clone(), &|| self.shared.closed())
     }
 
     /// What dataflow `id` needs to go on; `None` when it has never committed an epoch.
@@ -349,9 +349,7 @@ impl Catalog {
         let storage = &self.shared.storage;
         let payload = if let Some(file) = &part.file {
             let content = storage.read(&Path::from(file.path.as_str())).await?;
-            if content.len() as u64 != file.bytes || crc32fast::hash(&content) != file.crc {
-                return Err(Error::Corrupt { path: file.path.clone(), reason: "its checksum is wrong".to_owned() });
-            }
+            file.verify(&content)?;
             content
         } else {
             let (_, sections) = recovery::read_commit(storage, part.seq).await?;

@@ -12,6 +12,7 @@
 
 mod catalog;
 mod change;
+mod check;
 mod definition;
 mod epoch;
 mod error;
@@ -31,6 +32,7 @@ pub use error::{Error, Result};
 pub use errors_table::{ErrorRecord, error_rows, errors_schema};
 pub use log::tail::{ChangeReader, TableChanges};
 pub use storage::{Storage, StoreRequests};
+pub use table::Finding;
 pub use version::{DataflowPosition, Version};
 
 #[cfg(test)]

@@ -5,12 +5,12 @@
 //! most one job on its memtable and snapshots and one compaction at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::Weak;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use tokio::sync::{Notify, watch};
@@ -185,7 +185,7 @@ enum Done {
 
 impl Maintenance {
     pub(crate) fn new(shared: Arc<Shared>, recovered: Recovered) -> Maintenance {
-        let Recovered { version, head, fences, log, manifests, mut state_files, manifest } = recovered;
+        let Recovered { version, head, fences, log, manifests, mut state_files, manifest, dropped } = recovered;
         state_files.extend(Needs::of(&version).files);
         let now = Instant::now();
         let database = head.database.clone();
@@ -194,7 +194,7 @@ impl Maintenance {
             shared,
             database,
             tables: BTreeMap::new(),
-            dropped: Vec::new(),
+            dropped: dropped.into_iter().map(|schema| (Weak::new(), schema)).collect(),
             jobs: JoinSet::new(),
             ledger,
             manifest_running: false,
@@ -290,7 +290,7 @@ impl Maintenance {
                 care.working = true;
                 let (shared, table, database) = (Arc::clone(&self.shared), Arc::clone(table), self.database.clone());
                 self.jobs.spawn(async move {
-                    let result = run_step(&shared, step, &table, seq, &database).await;
+                    let result = caught(run_step(&shared, step, &table, seq, &database)).await;
                     Done::Step { table: id, step, result }
                 });
                 far
@@ -313,7 +313,10 @@ impl Maintenance {
         };
         care.compacting = true;
         let (shared, table) = (Arc::clone(&self.shared), Arc::clone(table));
-        self.jobs.spawn(async move { Done::Compaction { table: id, result: run_compaction(&shared, &table, &spec).await } });
+        self.jobs.spawn(async move {
+            let result = caught(run_compaction(&shared, &table, &spec)).await;
+            Done::Compaction { table: id, result }
+        });
         far
     }
 
@@ -441,6 +444,15 @@ fn settle(shared: &Shared, retry: &mut Retry, result: &Result<()>, now: Instant,
             tracing::warn!(%error, detail = error.detail(), step = what, table = table.0, "table could not be tended, trying again");
         }
     }
+}
+
+/// A panic of a job is a fault of ours in one table: it is told and tried again like a failure, the others go on.
+async fn caught(job: impl Future<Output = Result<()>>) -> Result<()> {
+    AssertUnwindSafe(job).catch_unwind().await.unwrap_or_else(|panic| {
+        let reason = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let reason = format!("a background job panicked: {}", reason.unwrap_or("no reason given"));
+        Err(Error::Arrow(arrow::error::ArrowError::ComputeError(reason)))
+    })
 }
 
 async fn run_step(shared: &Shared, step: Step, table: &Table, seq: Seq, database: &str) -> Result<()> {

@@ -12,7 +12,7 @@ use object_store::path::Path;
 use crate::errors_table::errors_definition;
 use crate::log::put::{Attempt, attempt, backoff};
 use crate::log::{Head, LOG_MAGIC, MANIFEST_MAGIC, Section, codec, log_path, manifest_path, rows, seq_of};
-use crate::table::EditKind;
+use crate::table::{EditKind, TableSchema};
 use crate::version::{Draft, Needs};
 use crate::{Definition, Error, ObjectId, ObjectKind, ObjectName, Result, Seq, Storage, Version};
 
@@ -34,6 +34,8 @@ pub(crate) struct Recovered {
     pub state_files: BTreeSet<String>,
     /// The manifest that was read, and what it needs of the log.
     pub manifest: Option<(Seq, Needs)>,
+    /// Tables that the commits after the manifest dropped: their files may still be there.
+    pub dropped: Vec<TableSchema>,
 }
 
 /// The log objects to read.
@@ -81,6 +83,7 @@ pub(crate) async fn recover(storage: &Storage) -> Result<Recovered> {
         }
         None => (Version::empty(storage.clone()), None, Vec::new(), None),
     };
+    let mut dropped = Vec::new();
     let at = version.seq;
     let needs = manifest.map(|unflushed| {
         let needs = Needs::of(&version);
@@ -99,6 +102,10 @@ pub(crate) async fn recover(storage: &Storage) -> Result<Recovered> {
         if head.as_ref().is_some_and(|head| head.database != found.database || head.generation > found.generation) {
             return Err(corrupt(&path, "it belongs to another database or an older generation".to_owned()));
         }
+        dropped.extend(sections.iter().filter_map(|section| match section {
+            Section::Drop(id) => Some(version.tables.get(id)?.schema.as_ref().clone()),
+            _ => None,
+        }));
         version = replay(version, &path, found.seq, sections)?;
         fences.extend(&found.fences);
         head = Some(Head { definitions_version: version.definitions_version, ..found });
@@ -113,7 +120,7 @@ pub(crate) async fn recover(storage: &Storage) -> Result<Recovered> {
         fences: Vec::new(),
         definitions_version: 0,
     });
-    Ok(Recovered { version, head, fences, log, manifests, state_files, manifest: needs })
+    Ok(Recovered { version, head, fences, log, manifests, state_files, manifest: needs, dropped })
 }
 
 /// Makes this server the writer: the first object of a new generation, with the built-in objects at the very first open.

@@ -72,9 +72,9 @@ enum Origin {
     Files,
 }
 
-/// The request's effects; empty while they are being prepared.
+/// The request's effects, or why there are none; empty while they are being prepared.
 #[derive(Debug, Clone)]
-struct Work(Arc<Mutex<Option<Prepared>>>);
+struct Work(Arc<Mutex<Option<Result<Prepared>>>>);
 
 /// Effects with their encoded form, in order.
 #[derive(Debug, Default)]
@@ -133,8 +133,13 @@ impl Inbox {
         self.push(Origin::Files, Work::ready(prepared), Vec::new())?.await.map_err(|_| Error::Closed)?
     }
 
-    /// Hands over an epoch; it is encoded, and large state written, on the way.
-    pub(crate) fn epoch(self: &Arc<Self>, output: EpochOutput, storage: Storage) -> oneshot::Receiver<Result<Seq>> {
+    /// Hands over an epoch; it is encoded, and large state written, on the way. `closed` is the answer when it is too late.
+    pub(crate) fn epoch(
+        self: &Arc<Self>,
+        output: EpochOutput,
+        storage: Storage,
+        closed: &dyn Fn() -> Error,
+    ) -> oneshot::Receiver<Result<Seq>> {
         let EpochOutput { dataflow, epoch, .. } = output;
         let work = Work::default();
         let refused = |error| {
@@ -150,15 +155,13 @@ impl Inbox {
         }
         let answer = match self.push(Origin::Epoch { dataflow, epoch }, work.clone(), Vec::new()) {
             Ok(answer) => answer,
-            Err(error) => return refused(error),
+            Err(_) => return refused(closed()),
         };
         let inbox = Arc::clone(self);
         tokio::spawn(async move {
-            // Without effects the request is dropped with the inbox, and its sender with it.
-            if let Ok(prepared) = prepare_epoch(output, &storage, &inbox).await {
-                *work.0.lock() = Some(prepared);
-                inbox.changed.notify_one();
-            }
+            let prepared = prepare_epoch(output, &storage, &inbox).await;
+            *work.0.lock() = Some(prepared);
+            inbox.changed.notify_one();
         });
         answer
     }
@@ -189,10 +192,12 @@ impl Inbox {
             let dataflow = request.dataflow();
             let fits = bytes < COMMIT_BYTES_MAX && !dataflow.is_some_and(|dataflow| blocked.contains(&dataflow));
             match fits.then(|| request.work.take(&full)).flatten() {
-                Some(prepared) => {
+                Some(Ok(prepared)) => {
                     bytes += prepared.bytes;
                     gathered.push((request, prepared));
                 }
+                // Who no longer waits does not want the answer.
+                Some(Err(error)) => drop(request.reply.send(Err(error))),
                 None => {
                     blocked.extend(dataflow);
                     passed_over.push_back(request);
@@ -240,14 +245,14 @@ impl Default for Work {
 
 impl Work {
     fn ready(prepared: Prepared) -> Work {
-        Work(Arc::new(Mutex::new(Some(prepared))))
+        Work(Arc::new(Mutex::new(Some(Ok(prepared)))))
     }
 
     /// The effects, when they are ready and none of their rows is for a full table.
-    fn take(&self, full: &HashSet<ObjectId>) -> Option<Prepared> {
+    fn take(&self, full: &HashSet<ObjectId>) -> Option<Result<Prepared>> {
         let mut slot = self.0.lock();
-        let fits = slot.as_ref().is_some_and(|prepared| !prepared.rows.iter().any(|(table, ..)| full.contains(table)));
-        if fits { slot.take() } else { None }
+        let waits = |prepared: &Prepared| prepared.rows.iter().any(|(table, ..)| full.contains(table));
+        if matches!(&*slot, Some(Ok(prepared)) if waits(prepared)) { None } else { slot.take() }
     }
 }
 
@@ -306,6 +311,7 @@ impl Committer {
     }
 
     pub(crate) async fn run(mut self) {
+        let _end = End(Arc::clone(&self.shared));
         loop {
             self.wait().await;
             match self.commit().await {
@@ -316,8 +322,6 @@ impl Committer {
                     self.shared.set_commit_error(Some(error.to_string()));
                     let newer = if let Error::Fenced { newer } = &error { Some(*newer) } else { None };
                     self.shared.set_fenced(newer);
-                    self.shared.inbox.close();
-                    self.shared.inbox.fail_all(&|| newer.map_or(Error::Closed, |newer| Error::Fenced { newer }));
                     return;
                 }
             }
@@ -436,6 +440,16 @@ impl Committer {
             }
             tokio::time::sleep(backoff(failures, head.nonce ^ u64::from(failures))).await;
         }
+    }
+}
+
+/// Answers everyone who still waits when the committer ends, however it ends.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.inbox.close();
+        self.0.inbox.fail_all(&|| self.0.closed());
     }
 }
 

@@ -17,7 +17,7 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::table::{DataFile, FileEdit};
-use crate::{Definition, ObjectId, Seq, StateKind};
+use crate::{Definition, Error, ObjectId, Result, Seq, StateKind};
 
 /// First bytes of a commit.
 pub(crate) const LOG_MAGIC: &[u8; 8] = b"FRESHLOG";
@@ -120,6 +120,17 @@ pub(crate) struct StateFile {
     pub path: String,
     pub bytes: u64,
     pub crc: u32,
+}
+
+impl StateFile {
+    /// # Errors
+    /// [`Error::Corrupt`] when `content` is not what was written.
+    pub(crate) fn verify(&self, content: &[u8]) -> Result<()> {
+        if content.len() as u64 == self.bytes && crc32fast::hash(content) == self.crc {
+            return Ok(());
+        }
+        Err(Error::Corrupt { path: self.path.clone(), reason: "its length or checksum is wrong".to_owned() })
+    }
 }
 
 /// Rows of one table as they lie in the log.

@@ -178,8 +178,18 @@ impl ChangeReader {
         storage: Storage,
         versions: watch::Receiver<Arc<Version>>,
     ) -> Result<ChangeReader> {
-        let next = Seq(after.0.saturating_add(1));
-        let pin = tail.pin(next)?;
+        let (next, pin) = loop {
+            let version = Arc::clone(&versions.borrow());
+            let quiet = version.tables.get(&table).is_some_and(|table| table.touched <= after);
+            // Nothing happened to the table meanwhile: what lies between need neither be read nor be there.
+            let next = Seq(if quiet { after.max(version.seq) } else { after }.0.saturating_add(1));
+            match tail.pin(next) {
+                Ok(pin) => break (next, pin),
+                // The log moved on between the two looks.
+                Err(_) if quiet && versions.borrow().seq > version.seq => {}
+                Err(error) => return Err(error),
+            }
+        };
         Ok(ChangeReader { table, next, watermark: None, pin, tail, storage, versions })
     }
 

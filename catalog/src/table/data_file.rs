@@ -52,6 +52,8 @@ pub(crate) struct FileWriter<'a> {
     origin: FileOrigin,
     now_us: i64,
     bytes_target: u64,
+    /// Part of all names this writer gives: a job that is run again never overwrites a file.
+    unique: Uuid,
     open: Option<OpenFile>,
     finished: Vec<DataFile>,
 }
@@ -87,6 +89,7 @@ impl<'a> FileWriter<'a> {
             origin,
             now_us,
             bytes_target: FILE_BYTES_TARGET,
+            unique: Uuid::new_v4(),
             open: None,
             finished: Vec::new(),
         }
@@ -105,7 +108,10 @@ impl<'a> FileWriter<'a> {
         let batch = RecordBatch::try_new(self.file_schema.clone(), columns.collect::<Result<_, _>>()?)?;
         let file = match &mut self.open {
             Some(file) => file,
-            none => none.insert(OpenFile::create(self.storage, self.schema, &batch)?),
+            none => {
+                let name = format!("data-{}-{}.parquet", self.unique, self.finished.len());
+                none.insert(OpenFile::create(self.storage, self.schema, name, &batch)?)
+            }
         };
         file.arrow.write(&batch)?;
         file.rows += rows as u64;
@@ -165,8 +171,7 @@ impl<'a> FileWriter<'a> {
 }
 
 impl OpenFile {
-    fn create(storage: &Storage, schema: &TableSchema, first: &RecordBatch) -> Result<OpenFile> {
-        let name = format!("data-{}-0.parquet", Uuid::new_v4());
+    fn create(storage: &Storage, schema: &TableSchema, name: String, first: &RecordBatch) -> Result<OpenFile> {
         let path = schema.data_file(&name);
         let arrow = ArrowWriter::try_new(Vec::new(), first.schema(), Some(writer_properties(schema, first)))?;
         let upload = BufWriter::with_capacity(storage.store.clone(), path.clone(), UPLOAD_PART_BYTES).with_max_concurrency(2);
@@ -249,17 +254,29 @@ fn upload_error(path: &Path, error: std::io::Error) -> Error {
     Error::Store { action: "write", path: path.to_string(), source }
 }
 
-/// The batches of a data file, columns by name.
+/// Rows of a data file according to its footer.
+pub(crate) async fn row_count(storage: &Storage, schema: &TableSchema, file: &DataFile) -> Result<u64> {
+    Ok(open(storage, schema, file).await?.metadata().file_metadata().num_rows() as u64)
+}
+
+/// The batches of a data file, in the columns of [`TableSchema::file_schema`].
 pub(crate) async fn read(
     storage: &Storage,
     schema: &TableSchema,
     file: &DataFile,
     batch_rows: usize,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-    let path = schema.data_file(&file.name);
-    let reader = ParquetObjectReader::new(storage.store.clone(), path).with_file_size(file.size);
-    let stream = ParquetRecordBatchStreamBuilder::new(reader).await?.with_batch_size(batch_rows).build()?;
+    let stream = open(storage, schema, file).await?.with_batch_size(batch_rows).build()?;
     Ok(stream.map(|batch| Ok(batch?)).boxed())
+}
+
+async fn open(
+    storage: &Storage,
+    schema: &TableSchema,
+    file: &DataFile,
+) -> Result<ParquetRecordBatchStreamBuilder<ParquetObjectReader>> {
+    let reader = ParquetObjectReader::new(storage.store.clone(), schema.data_file(&file.name)).with_file_size(file.size);
+    Ok(ParquetRecordBatchStreamBuilder::new(reader).await?)
 }
 
 /// The key of a row: `columns` are the key columns.

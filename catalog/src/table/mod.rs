@@ -36,7 +36,8 @@ use std::sync::{Arc, Weak};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use binary_row::BinaryRow;
-pub(crate) use check::{Finding, check};
+pub use check::Finding;
+pub(crate) use check::check;
 pub(crate) use compaction::{CompactionSpec, compact, compaction};
 pub(crate) use expire::{Retention, expire};
 pub(crate) use flush::flush;
@@ -194,7 +195,10 @@ impl FileSet {
     /// Sorted runs, newest first: the files of one flush are one, each level above 0 is one. Within a run a key stands once.
     pub(crate) fn runs(&self) -> Vec<SortedRun> {
         let mut files = self.live.clone();
-        files.sort_by_key(|file| (file.level, Reverse((file.max_sequence, file.min_sequence, file.creation_us))));
+        // Within a run the order stays: an edit lists the files of a run by key.
+        let age =
+            |file: &DataFile| (file.level == 0).then_some(Reverse((file.max_sequence, file.min_sequence, file.creation_us)));
+        files.sort_by_key(|file| (file.level, age(file)));
         let mut runs: Vec<SortedRun> = Vec::new();
         for file in files {
             match runs.last_mut() {
@@ -223,7 +227,7 @@ impl FileSet {
 pub(crate) struct SortedRun {
     /// Level of all of them.
     pub(crate) level: i32,
-    /// The files; never none.
+    /// The files by rising key; never none.
     pub(crate) files: Vec<Arc<DataFile>>,
 }
 

@@ -108,6 +108,11 @@ impl Registry {
         self.sessions.lock().entries.values().map(|entry| entry.activity.clone()).collect()
     }
 
+    /// Address of a session's client.
+    pub(crate) fn client(&self, pid: i32) -> String {
+        self.sessions.lock().entries.get(&pid).map(|entry| entry.activity.info.client.clone()).unwrap_or_default()
+    }
+
     /// Number of connections.
     pub fn len(&self) -> usize {
         self.sessions.lock().entries.len()
