@@ -285,6 +285,8 @@ impl Session {
         let outcome = work.await.map_err(|error| broken(&error))??;
         outcome.notices.into_iter().for_each(|notice| self.notice(notice));
         self.forget_version();
+        // A schema of the user's name may have come or gone.
+        self.settings_changed();
         Ok(Response::Command(outcome.tag))
     }
 
