@@ -36,7 +36,7 @@ pub(crate) use copy::{CopyError, CopyFormat, CopyIn, CopyOptions};
 pub(crate) use parameters::{ParameterFormat, parameter};
 pub use registry::{Activity, Registration, Registry, SessionState};
 pub(crate) use rows::{Column, Rows, stopping};
-pub(crate) use settings::{SERVER_VERSION, SERVER_VERSION_NUM, SETTINGS, Settings};
+pub(crate) use settings::{SERVER_VERSION, SETTINGS, Settings, identifiers};
 pub(crate) use transaction::Block;
 
 use crate::pg_catalog;
@@ -306,7 +306,8 @@ impl Session {
         };
         let system: Arc<dyn SystemRelations> =
             Arc::new(pg_catalog::Relations::new(Arc::clone(&self.backend), Arc::clone(&self.info)));
-        let planner = Planner::new(self.backend.runtime_env(), settings, system);
+        let mut planner = Planner::new(self.backend.runtime_env(), settings, system);
+        pg_catalog::functions(&self.backend, &self.info).into_iter().for_each(|function| planner.register_udf(function));
         let planner = Arc::new(planner);
         self.planner = Some(Arc::clone(&planner));
         planner
