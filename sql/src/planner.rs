@@ -137,6 +137,11 @@ impl Planner {
         &self.state
     }
 
+    /// The session's settings.
+    pub fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
     /// The state for a statement that begins at `now`, which `now()` and its kin then give.
     pub fn state_at(&self, now: DateTime<Utc>) -> SessionState {
         let mut state = self.state.clone();

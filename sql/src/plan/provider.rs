@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use catalog::{Definition, ObjectId, ObjectKind, ObjectName, Version};
 use datafusion::catalog::{TableFunctionArgs, TableProvider};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::{Constraints, DFSchema, DataFusionError, Result, TableReference};
+use datafusion::common::{Constraints, DFSchema, DataFusionError, Result, ScalarValue, TableReference};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::context::SessionState;
@@ -33,6 +33,11 @@ pub(crate) trait Objects {
     fn table(&self, id: ObjectId) -> Option<Arc<dyn TableProvider>>;
     /// A relation that is not in the catalog.
     fn system(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>>;
+    /// A table function that is not in the catalog, called with constants.
+    fn function(&self, schema: &str, name: &str, arguments: &[ScalarValue]) -> Option<crate::Result<Arc<dyn TableProvider>>> {
+        let _ = (schema, name, arguments);
+        None
+    }
     /// All names, for hints.
     fn names(&self) -> Vec<ObjectName>;
 }
@@ -54,6 +59,10 @@ impl Objects for AtVersion<'_> {
 
     fn system(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         self.system.relation(self.version, schema, name)
+    }
+
+    fn function(&self, schema: &str, name: &str, arguments: &[ScalarValue]) -> Option<crate::Result<Arc<dyn TableProvider>>> {
+        self.system.function(schema, name, arguments)
     }
 
     fn names(&self) -> Vec<ObjectName> {
@@ -289,8 +298,6 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
-        let function = self.state.table_functions().get(name).cloned();
-        let function = function.ok_or_else(|| outside(Error::new("42883", format!("function {name} does not exist"))))?;
         let context = SimplifyContext::builder()
             .with_config_options(Arc::clone(self.state.config_options()))
             .with_query_execution_start_time(self.state.execution_props().query_execution_start_time)
@@ -299,6 +306,16 @@ impl ContextProvider for Names<'_> {
         let schema = DFSchema::empty();
         let args =
             args.into_iter().map(|arg| simplifier.coerce(arg, &schema).and_then(|arg| simplifier.simplify(arg))).collect::<Result<Vec<_>>>()?;
+        if let Some((schema, name)) = name.split_once('.') {
+            let constants: Option<Vec<ScalarValue>> = args.iter().map(|arg| arg.as_literal().cloned()).collect();
+            let constants = constants
+                .ok_or_else(|| outside(Error::new("42601", format!("function {schema}.{name} takes constants only"))))?;
+            if let Some(relation) = self.objects.function(schema, name, &constants) {
+                return relation.map(provider_as_source).map_err(outside);
+            }
+        }
+        let function = self.state.table_functions().get(name).cloned();
+        let function = function.ok_or_else(|| outside(Error::new("42883", format!("function {name} does not exist"))))?;
         Ok(provider_as_source(function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?))
     }
 

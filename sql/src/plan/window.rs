@@ -211,6 +211,15 @@ impl RelationPlanner for Relations {
                 let current = TableFactor::Table { name, alias, args, with_hints, version: None, with_ordinality, partitions, json_path, sample, index_hints };
                 return Ok(RelationPlanning::Original(Box::new(current)));
             }
+            TableFactor::Table { name, alias, args: args @ Some(_), with_hints, version, with_ordinality, partitions, json_path, sample, index_hints }
+                if name.0.len() == 2 =>
+            {
+                // DataFusion looks at the first part of a function's name only: both go into it.
+                let whole: Vec<String> = name.0.iter().filter_map(|part| part.as_ident().map(fold)).collect();
+                let name = ObjectName::from(vec![ast::Ident::new(whole.join("."))]);
+                let one = TableFactor::Table { name, alias, args, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints };
+                return Ok(RelationPlanning::Original(Box::new(one)));
+            }
             other => return Ok(RelationPlanning::Original(Box::new(other))),
         };
         let kind = kind_of(&name).unwrap_or("tumble");
