@@ -218,7 +218,8 @@ impl Content<'_> {
         let mut rows = Vec::new();
         for (definition, kind) in relations(self.version) {
             let statistics = self.version.statistics(definition.id);
-            let tuples = statistics.map_or(-1, |numbers| i64::try_from(numbers.file_rows + numbers.memtable_rows).unwrap_or(i64::MAX));
+            let tuples =
+                statistics.map_or(-1, |numbers| i64::try_from(numbers.file_rows + numbers.memtable_rows).unwrap_or(i64::MAX));
             let namespace = schemas.get(&definition.name.schema).copied().unwrap_or(0);
             let keyed = !definition.primary_key.is_empty();
             rows.push(row! {
@@ -280,7 +281,8 @@ impl Content<'_> {
             (PgType::One(Scalar::Numeric), _) => (None, Some(10), None),
             _ => (None, None, None),
         };
-        let datetime = matches!(kind, PgType::One(Scalar::Timestamp | Scalar::Timestamptz | Scalar::Time | Scalar::Interval)).then_some(6);
+        let datetime =
+            matches!(kind, PgType::One(Scalar::Timestamp | Scalar::Timestamptz | Scalar::Time | Scalar::Interval)).then_some(6);
         let data_type = if let PgType::Array(_) = kind { "ARRAY".to_owned() } else { kind.sql_name() };
         row! {
             table_catalog: self.session.database.as_str(), table_schema: definition.name.schema.as_str(),
@@ -341,7 +343,12 @@ pub(super) fn key_name(definition: &Definition) -> String {
 
 /// As `pg_get_indexdef` writes it.
 pub(super) fn index_definition(definition: &Definition) -> String {
-    format!("CREATE UNIQUE INDEX {} ON {} USING btree ({})", key_name(definition), definition.name, definition.primary_key.join(", "))
+    format!(
+        "CREATE UNIQUE INDEX {} ON {} USING btree ({})",
+        key_name(definition),
+        definition.name,
+        definition.primary_key.join(", ")
+    )
 }
 
 /// The relation whose primary key has this number as an index or a constraint.

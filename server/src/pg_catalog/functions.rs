@@ -6,10 +6,13 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, TimeUnit};
 use catalog::{Definition, ObjectKind, ObjectName, Version};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
 
 use super::content::{index_definition, keyed_by, relations, schemas, view_query};
 use super::oid;
+use super::tables::Cell;
 use crate::pgwire::types::{PgType, Scalar, format_type};
 use crate::session::{Backend, SERVER_VERSION, SessionInfo};
 
@@ -127,7 +130,9 @@ fn table() -> Vec<(&'static str, DataType, Call)> {
         }),
         ("to_regclass", Int64, |context, args| {
             let version = context.version();
-            Ok(ScalarValue::Int64(string(args, 0).and_then(|name| context.relation(&version, &name)).map(|definition| oid(definition.id))))
+            Ok(ScalarValue::Int64(
+                string(args, 0).and_then(|name| context.relation(&version, &name)).map(|definition| oid(definition.id)),
+            ))
         }),
         ("regclass_oid", Int64, |context, args| {
             let version = context.version();
@@ -172,7 +177,12 @@ fn table() -> Vec<(&'static str, DataType, Call)> {
         ("pg_indexes_size", Int64, |_, _| Ok(ScalarValue::Int64(Some(0)))),
         ("pg_database_size", Int64, |context, _| {
             let version = context.version();
-            let bytes: u64 = version.objects.keys().filter_map(|id| version.statistics(*id)).map(|numbers| numbers.file_bytes + numbers.memtable_bytes).sum();
+            let bytes: u64 = version
+                .objects
+                .keys()
+                .filter_map(|id| version.statistics(*id))
+                .map(|numbers| numbers.file_bytes + numbers.memtable_bytes)
+                .sum();
             Ok(ScalarValue::Int64(i64::try_from(bytes).ok()))
         }),
         ("pg_size_pretty", Utf8, |_, args| Ok(text(number(args, 0).map(pretty)))),
@@ -218,7 +228,17 @@ fn by_oid(version: &Version, number: i64) -> Option<&Arc<Definition>> {
 
 /// Numbers of the catalog's own relations that clients name.
 fn system_oid(name: &str) -> Option<i64> {
-    let known = [("pg_class", 1_259), ("pg_type", 1_247), ("pg_proc", 1_255), ("pg_attribute", 1_249), ("pg_namespace", 2_615), ("pg_database", 1_262), ("pg_authid", 1_260), ("pg_constraint", 2_606), ("pg_description", 2_609)];
+    let known = [
+        ("pg_class", 1_259),
+        ("pg_type", 1_247),
+        ("pg_proc", 1_255),
+        ("pg_attribute", 1_249),
+        ("pg_namespace", 2_615),
+        ("pg_database", 1_262),
+        ("pg_authid", 1_260),
+        ("pg_constraint", 2_606),
+        ("pg_description", 2_609),
+    ];
     let name = name.strip_prefix("pg_catalog.").unwrap_or(name);
     known.into_iter().find(|(known, _)| *known == name).map(|(_, oid)| oid)
 }
@@ -258,8 +278,11 @@ fn pretty(bytes: i64) -> String {
     format!("{size} PB")
 }
 
-fn text<T: Into<Option<S>>, S: Into<String>>(value: T) -> ScalarValue {
-    ScalarValue::Utf8(value.into().map(Into::into))
+fn text(value: impl Into<Cell>) -> ScalarValue {
+    match value.into() {
+        Cell::Text(text) => ScalarValue::Utf8(Some(text)),
+        _ => ScalarValue::Utf8(None),
+    }
 }
 
 fn boolean(value: Option<bool>) -> ScalarValue {
@@ -361,7 +384,12 @@ mod tests {
 
     #[test]
     fn types_by_number_and_modifier() {
-        let cases = [(1_700, 786_439, "numeric(12,3)"), (23, -1, "integer"), (1_007, -1, "integer[]"), (1_184, -1, "timestamp with time zone")];
+        let cases = [
+            (1_700, 786_439, "numeric(12,3)"),
+            (23, -1, "integer"),
+            (1_007, -1, "integer[]"),
+            (1_184, -1, "timestamp with time zone"),
+        ];
         for (number, modifier, name) in cases {
             assert_eq!(PgType::from_oid(number).map(|kind| format_type(kind, modifier)).as_deref(), Some(name));
         }

@@ -41,15 +41,6 @@ impl Relations {
 }
 
 impl SystemRelations for Relations {
-    fn function(
-        &self,
-        schema: &str,
-        name: &str,
-        arguments: &[datafusion::common::ScalarValue],
-    ) -> Option<sql::Result<Arc<dyn TableProvider>>> {
-        self.backend.system().function(schema, name, arguments)
-    }
-
     fn relation(&self, version: &Arc<Version>, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         let table = tables::find(schema, name);
         match table {

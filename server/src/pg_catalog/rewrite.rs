@@ -8,8 +8,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, FunctionArgExpr, FunctionArguments, FunctionArg, GroupByExpr, Ident, ObjectName, Query, Select, SelectItem, SetExpr,
-    TableFactor, Value, VisitMut, VisitorMut,
+    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select,
+    SelectItem, SetExpr, TableFactor, Value, VisitMut, VisitorMut,
 };
 use sql::Statement;
 
@@ -104,7 +104,9 @@ fn name_casts(select: &mut Select) {
 /// No rows, with the columns the SELECT has.
 fn cut_down(select: &mut Select) {
     let wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-    if select.projection.iter().any(wildcard) || !matches!(&select.group_by, GroupByExpr::Expressions(groups, _) if groups.is_empty()) {
+    if select.projection.iter().any(wildcard)
+        || !matches!(&select.group_by, GroupByExpr::Expressions(groups, _) if groups.is_empty())
+    {
         return;
     }
     for item in &mut select.projection {
@@ -127,7 +129,10 @@ fn is_empty(query: &Query) -> bool {
 fn select_is_empty(select: &Select) -> bool {
     let aggregates = |item: &SelectItem| match item {
         SelectItem::UnnamedExpr(Expr::Function(function)) | SelectItem::ExprWithAlias { expr: Expr::Function(function), .. } => {
-            matches!(name(&function.name).as_deref(), Some("count" | "max" | "min" | "sum" | "array_agg" | "string_agg" | "bool_or" | "json_agg"))
+            matches!(
+                name(&function.name).as_deref(),
+                Some("count" | "max" | "min" | "sum" | "array_agg" | "string_agg" | "bool_or" | "json_agg")
+            )
         }
         _ => false,
     };
@@ -166,7 +171,10 @@ fn is_absent(expr: &Expr) -> bool {
         },
         _ => return false,
     };
-    matches!(column.value.to_ascii_lowercase().as_str(), "reloptions" | "relacl" | "attacl" | "attoptions" | "nspacl" | "datacl" | "proacl")
+    matches!(
+        column.value.to_ascii_lowercase().as_str(),
+        "reloptions" | "relacl" | "attacl" | "attoptions" | "nspacl" | "datacl" | "proacl"
+    )
 }
 
 /// `SELECT x FROM …` as `SELECT array_agg(x) FROM …`.
