@@ -127,6 +127,12 @@ impl Planner {
         Planner { state, settings, system }
     }
 
+    /// Adds a function of the server, or replaces one of that name.
+    pub fn register_udf(&mut self, function: Arc<datafusion::logical_expr::ScalarUDF>) {
+        // Fails only when the name is taken by an alias that cannot be replaced: the function that is there stays.
+        let _ = self.state.register_udf(function);
+    }
+
     /// DataFusion's state with our functions, rules and extension planners; the server plans and runs physically with it.
     pub fn state(&self) -> &SessionState {
         &self.state
