@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use crate::log::{Section, StateFile, log_path, manifest_path, rows};
@@ -35,6 +36,11 @@ impl Catalog {
         match recovery::recover(storage).await {
             Ok(recovered) => {
                 for table in recovered.version.tables.values() {
+                    // Its first file is written by the next server, should a kill have come before.
+                    let begun = storage.store.head(&table.schema.object("schema/schema-0")).await.is_ok();
+                    if !begun && table.files.is_empty() {
+                        continue;
+                    }
                     findings.extend(table::check(storage, &table.schema, &table.files).await);
                 }
             }

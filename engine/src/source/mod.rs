@@ -2,13 +2,19 @@
 //!
 //! A reader runs on a thread of its own and never waits for what is behind it other than by its bounded queue.
 
+mod files;
+pub(crate) mod options;
+pub(crate) mod rows;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use catalog::ErrorRecord;
 
-use crate::plan::SourceNode;
-use crate::Result;
+use crate::plan::{ConnectorSpec, SourceColumn, SourceNode};
+use crate::{Error, Result};
 
 /// Name of a split within its source: `0` for a Kafka partition, a file's path, `jetstream`.
 pub type SplitId = String;
@@ -89,28 +95,54 @@ pub trait SourceReader: Send {
 }
 
 /// Opens a source at the given offsets; splits without one start where the options say.
+/// # Errors
+/// [`Error::Option`], [`Error::Unreachable`] or [`Error::OffsetLost`].
 pub fn open(node: &SourceNode, offsets: &BTreeMap<SplitId, Offset>) -> Result<Box<dyn SourceReader>> {
-    let _ = (node, offsets);
-    todo!()
+    Ok(match Connector::of(&node.connector)? {
+        Connector::Files => Box::new(files::FilesReader::open(node, offsets)?),
+    })
 }
 
 /// Checks the options of a streaming table and whether the outside answers (broker, topic, path), for `CREATE`.
-/// Also gives the connector's own columns (`*`, or no column list): jetstream, nexmark, bluesky, Parquet files.
+/// # Errors
+/// What [`open`] would fail with, within some seconds.
 pub async fn probe(node: &SourceNode) -> Result<()> {
-    let _ = node;
-    todo!()
+    check_options(&node.connector)?;
+    let node = node.clone();
+    let probed = tokio::task::spawn_blocking(move || match Connector::of(&node.connector)? {
+        Connector::Files => files::probe(&node),
+    });
+    probed.await.unwrap_or_else(|error| {
+        Err(Error::Unreachable { message: format!("the source could not be probed: {error}"), hint: None })
+    })
 }
 
-/// The connector's own columns, where it has some (`jetstream`, `bluesky`, `nexmark` with `table='bid'`).
-pub fn own_columns(connector: &crate::plan::ConnectorSpec) -> Option<Vec<crate::plan::SourceColumn>> {
-    let _ = connector;
-    todo!()
+/// The connector's own columns, where it has some: `jetstream`, `bluesky`, `nexmark`, and `files` of Parquet (of the first
+/// file, so it must be there).
+pub fn own_columns(connector: &ConnectorSpec) -> Option<Vec<SourceColumn>> {
+    match Connector::of(connector).ok()? {
+        Connector::Files => files::own_columns(connector).ok().flatten(),
+    }
 }
 
 /// Checks connector, format and option names and values without touching the outside.
 /// # Errors
-/// [`crate::Error::Option`] naming the nearest right option.
-pub fn check_options(connector: &crate::plan::ConnectorSpec) -> Result<()> {
-    let _ = connector;
-    todo!()
+/// [`Error::Option`] naming the nearest right option.
+pub fn check_options(connector: &ConnectorSpec) -> Result<()> {
+    match Connector::of(connector)? {
+        Connector::Files => files::check_options(connector),
+    }
+}
+
+/// The connectors there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connector {
+    Files,
+}
+
+impl Connector {
+    fn of(spec: &ConnectorSpec) -> Result<Connector> {
+        options::choice("option \"connector\"", &spec.connector, &["files"])?;
+        Ok(Connector::Files)
+    }
 }
