@@ -189,7 +189,7 @@ impl FileSet {
 
     /// The same set, always read from its files.
     #[cfg(test)]
-    fn from_files_only(&self) -> FileSet {
+    fn always_from_files(&self) -> FileSet {
         FileSet { resident: ResidentCell::never(), ..self.clone() }
     }
 

@@ -39,7 +39,13 @@ pub(crate) struct ResidentCell(Arc<OnceCell<Option<Arc<Resident>>>>);
 
 /// The table whole, as one state of the memtable and one of the files give it.
 #[derive(Debug, Default)]
-pub(crate) struct WholeCell(Mutex<Option<(Arc<Resident>, Arc<Vec<RecordBatch>>)>>);
+pub(crate) struct WholeCell(Mutex<Option<Whole>>);
+
+#[derive(Debug)]
+struct Whole {
+    files: Arc<Resident>,
+    rows: Arc<Vec<RecordBatch>>,
+}
 
 impl ResidentCell {
     /// Of files that are never read into memory.
@@ -63,10 +69,10 @@ impl WholeCell {
     pub(crate) fn get(&self, resident: &Arc<Resident>, overlay: &Overlay) -> Result<Arc<Vec<RecordBatch>>> {
         let mut whole = self.0.lock();
         match &*whole {
-            Some((of, rows)) if Arc::ptr_eq(of, resident) => Ok(rows.clone()),
+            Some(whole) if Arc::ptr_eq(&whole.files, resident) => Ok(whole.rows.clone()),
             _ => {
                 let rows = Arc::new(resident.under(overlay)?);
-                *whole = Some((resident.clone(), rows.clone()));
+                *whole = Some(Whole { files: resident.clone(), rows: rows.clone() });
                 Ok(rows)
             }
         }
