@@ -296,7 +296,7 @@ async fn truncation_takes_what_came_before_it() {
     let second = reader.next().await.expect("reads").expect("a commit");
     assert_eq!((second.truncated, values(&second.changes)), (true, vec![3]));
     drop(catalog);
-    assert_eq!(rows(&*open(&store).await.expect("opens again"), TABLE).await, [3]);
+    assert_eq!(rows(&open(&store).await.expect("opens again"), TABLE).await, [3]);
 }
 
 #[tokio::test]
@@ -368,6 +368,49 @@ async fn a_lost_answer_is_no_second_commit() {
         let reopened = open(&store).await.expect("opens again");
         assert_eq!(rows(&reopened, TABLE).await.len(), before + 8);
     }
+}
+
+#[tokio::test]
+async fn a_vanished_store_stops_commits_and_nothing_else() {
+    let store = memory();
+    let (faulty, faults) = FaultyStore::new(&store, u64::MAX, Fault::KilledBefore);
+    let catalog = open(&faulty).await.expect("opens");
+    catalog.commit(create(&[(TABLE, "t", ObjectKind::Table)])).await.expect("creates");
+    catalog.commit(insert(TABLE, [1])).await.expect("inserts");
+    faults.fail_after(0);
+    let waiting = tokio::spawn({
+        let catalog = Arc::clone(&catalog);
+        async move { catalog.commit(insert(TABLE, [2])).await }
+    });
+    let why = loop {
+        match catalog.commit_error() {
+            Some(why) => break why,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    assert!(why.contains("as the test wants it"), "{why}");
+    assert_eq!(rows(&catalog, TABLE).await, [1], "queries go on");
+    faults.fail_at.store(u64::MAX, Ordering::SeqCst);
+    waiting.await.expect("ran").expect("commits when the store is back");
+    assert_eq!((rows(&catalog, TABLE).await, catalog.commit_error()), (vec![1, 2], None));
+}
+
+#[tokio::test]
+async fn a_local_directory_has_one_server() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let path = directory.path().join("data").display().to_string();
+    let open = || async { Catalog::open(Storage::open(&path, &BTreeMap::new())?, options(), now_us).await };
+    let catalog = open().await.expect("opens");
+    catalog.commit(create(&[(TABLE, "t", ObjectKind::Table)])).await.expect("creates");
+    catalog.commit(insert(TABLE, [1])).await.expect("inserts");
+    catalog.flush().await.expect("flushes");
+    catalog.commit(insert(TABLE, [2])).await.expect("inserts");
+    assert!(matches!(open().await, Err(Error::InUse { .. })));
+    let storage = Storage::open(&path, &BTreeMap::new()).expect("opens");
+    assert!(matches!(Catalog::check(&storage).await, Err(Error::InUse { .. })));
+    drop(catalog);
+    assert_eq!(Catalog::check(&storage).await.expect("lists"), []);
+    assert_eq!(rows(&open().await.expect("opens again"), TABLE).await, [1, 2]);
 }
 
 /// What a step of the scenario is expected to leave.

@@ -419,10 +419,10 @@ impl Needs {
     pub(crate) fn of(version: &Version) -> Needs {
         let after = |seq: Seq| Seq(seq.0.saturating_add(1));
         let unflushed = version.tables.values().filter_map(|table| table.memtable.first_seq());
-        let followed = version.dataflows.values().flat_map(|dataflow| dataflow.reads.iter()).filter_map(|(table, read)| {
-            // A follower that has read the last change of a quiet table needs nothing, however long ago that was.
-            (version.tables.get(table)?.touched > *read).then(|| after(*read))
-        });
+        // A follower that has read the last change of a quiet table needs nothing, however long ago that was.
+        let behind = |(table, read): &&(ObjectId, Seq)| version.tables.get(table).is_some_and(|table| table.touched > *read);
+        let reads = version.dataflows.values().flat_map(|dataflow| dataflow.reads.iter());
+        let followed = reads.filter(behind).map(|(_, read)| after(*read));
         let from = unflushed.chain(followed).min().unwrap_or(after(version.seq)).min(after(version.seq));
         let parts = version.dataflows.values().flat_map(|dataflow| dataflow.state.values()).flat_map(|refs| refs.iter());
         let exact = parts.filter(|part| part.file.is_none()).map(|part| part.seq).collect();

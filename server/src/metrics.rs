@@ -24,8 +24,18 @@ fn jobs_metrics(text: &mut Exposition, jobs: &[JobStatus]) {
     let jobs = || names.iter().zip(jobs);
     text.family("freshet_job_rows_in_total", "counter", "Rows a job has read.", jobs().map(|(n, j)| (n, j.rows_in as f64)));
     text.family("freshet_job_rows_out_total", "counter", "Rows a job has written.", jobs().map(|(n, j)| (n, j.rows_out as f64)));
-    text.family("freshet_job_late_rows_total", "counter", "Rows that came too late.", jobs().map(|(n, j)| (n, j.late_rows as f64)));
-    text.family("freshet_job_error_rows_total", "counter", "Records set aside as errors.", jobs().map(|(n, j)| (n, j.error_rows as f64)));
+    text.family(
+        "freshet_job_late_rows_total",
+        "counter",
+        "Rows that came too late.",
+        jobs().map(|(n, j)| (n, j.late_rows as f64)),
+    );
+    text.family(
+        "freshet_job_error_rows_total",
+        "counter",
+        "Records set aside as errors.",
+        jobs().map(|(n, j)| (n, j.error_rows as f64)),
+    );
     text.family("freshet_job_restarts_total", "counter", "Restarts after failures.", jobs().map(|(n, j)| (n, j.restarts as f64)));
     text.family("freshet_job_epoch", "gauge", "Last committed epoch.", jobs().map(|(n, j)| (n, j.epoch as f64)));
     text.family("freshet_job_state_bytes", "gauge", "Bytes of operator state.", jobs().map(|(n, j)| (n, j.state_bytes as f64)));
@@ -62,8 +72,18 @@ fn splits_metrics(text: &mut Exposition, splits: &[SplitStatus]) {
     let splits = || names.iter().zip(splits);
     text.family("freshet_split_rows_total", "counter", "Rows read from a split.", splits().map(|(n, s)| (n, s.rows as f64)));
     text.family("freshet_split_bytes_total", "counter", "Bytes read from a split.", splits().map(|(n, s)| (n, s.bytes as f64)));
-    text.family("freshet_split_reconnects_total", "counter", "Reconnects of a split.", splits().map(|(n, s)| (n, s.reconnects as f64)));
-    text.family("freshet_split_duplicates_total", "counter", "Records dropped as duplicates.", splits().map(|(n, s)| (n, s.duplicates as f64)));
+    text.family(
+        "freshet_split_reconnects_total",
+        "counter",
+        "Reconnects of a split.",
+        splits().map(|(n, s)| (n, s.reconnects as f64)),
+    );
+    text.family(
+        "freshet_split_duplicates_total",
+        "counter",
+        "Records dropped as duplicates.",
+        splits().map(|(n, s)| (n, s.duplicates as f64)),
+    );
     text.family("freshet_split_gaps_total", "counter", "Gaps seen in a split.", splits().map(|(n, s)| (n, s.gaps as f64)));
     text.family(
         "freshet_split_lag_rows",

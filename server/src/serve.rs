@@ -8,7 +8,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Database, Error, Result, http};
+use crate::{Config, Database, Error, Result, clock, http, pgwire};
+
+/// A client must have introduced itself within this time.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running server.
 #[derive(Debug)]
@@ -33,7 +36,12 @@ impl Server {
         let database = Database::open(config).await?;
         let stop = database.shutdown_token().clone();
         let mut ports = JoinSet::new();
-        ports.spawn(serve_pg(pg, Arc::clone(&database), stop.clone()));
+        let options = pgwire::Options {
+            max_connections: database.config().connections_max,
+            startup_timeout: STARTUP_TIMEOUT,
+            now_us: clock::now_us,
+        };
+        ports.spawn(pgwire::serve(pg, Arc::clone(&database) as _, options, stop.clone()));
         ports.spawn(http::serve(http, Arc::clone(&database), stop.clone()));
         Ok(Server { database, pg: pg_address, http: http_address, stop, ports })
     }
@@ -85,9 +93,4 @@ async fn bind(address: &str, port: &str) -> Result<TcpListener> {
         },
         _ => Error::Io { action: format!("listen on {address}"), source },
     })
-}
-
-async fn serve_pg(listener: TcpListener, database: Arc<Database>, stop: CancellationToken) {
-    let _ = (listener, database);
-    stop.cancelled().await;
 }

@@ -94,7 +94,8 @@ pub struct Continuous {
 impl Planner {
     /// A planner for a session.
     pub fn new(runtime: Arc<RuntimeEnv>, settings: SessionSettings, system: Arc<dyn SystemRelations>) -> Planner {
-        let mut config = SessionConfig::new().with_target_partitions(settings.query_threads.max(1)).with_information_schema(false);
+        let mut config =
+            SessionConfig::new().with_target_partitions(settings.query_threads.max(1)).with_information_schema(false);
         let options = config.options_mut();
         options.sql_parser.parse_float_as_decimal = true;
         options.sql_parser.map_string_types_to_utf8view = false;
@@ -126,9 +127,20 @@ impl Planner {
         Planner { state, settings, system }
     }
 
+    /// Adds a function of the server, or replaces one of that name.
+    pub fn register_udf(&mut self, function: Arc<datafusion::logical_expr::ScalarUDF>) {
+        // Fails only when the name is taken by an alias that cannot be replaced: the function that is there stays.
+        let _ = self.state.register_udf(function);
+    }
+
     /// DataFusion's state with our functions, rules and extension planners; the server plans and runs physically with it.
     pub fn state(&self) -> &SessionState {
         &self.state
+    }
+
+    /// The session's settings.
+    pub fn settings(&self) -> &SessionSettings {
+        &self.settings
     }
 
     /// The state for a statement that begins at `now`, which `now()` and its kin then give.
@@ -152,13 +164,25 @@ impl Planner {
 
     /// The rows an INSERT adds, in the table's column order and types (defaults and NULLs filled in).
     pub fn insert(&self, version: &Arc<Version>, insert: &sqlparser::ast::Insert) -> Result<(Arc<Definition>, LogicalPlan)> {
-        dml::insert(&self.names(&self.at(version), Reading::Once), insert)
+        self.insert_over(&self.at(version), insert)
+    }
+
+    pub(crate) fn insert_over(
+        &self,
+        objects: &dyn Objects,
+        insert: &sqlparser::ast::Insert,
+    ) -> Result<(Arc<Definition>, LogicalPlan)> {
+        dml::insert(&self.names(objects, Reading::Once), insert)
     }
 
     /// UPDATE and DELETE: old rows (all columns) and for UPDATE the new ones after them, as one plan with
     /// `2 * columns` (UPDATE) or `columns` (DELETE) output columns.
     pub fn modify(&self, version: &Arc<Version>, statement: &Statement) -> Result<(Arc<Definition>, LogicalPlan)> {
-        dml::modify(&self.names(&self.at(version), Reading::Once), statement)
+        self.modify_over(&self.at(version), statement)
+    }
+
+    pub(crate) fn modify_over(&self, objects: &dyn Objects, statement: &Statement) -> Result<(Arc<Definition>, LogicalPlan)> {
+        dml::modify(&self.names(objects, Reading::Once), statement)
     }
 
     /// A streaming view or sink as a dataflow of object `id`.
@@ -195,7 +219,8 @@ impl Planner {
             Ok(plan) => (names, plan),
             Err(continuously) => {
                 let names = self.names(objects, Reading::Once);
-                let plan = names.plan(&create.query).map_err(|once| if once.sqlstate == "0A000" { continuously } else { once })?;
+                let plan =
+                    names.plan(&create.query).map_err(|once| if once.sqlstate == "0A000" { continuously } else { once })?;
                 (names, plan)
             }
         };
@@ -210,7 +235,9 @@ impl Planner {
             return Err(Error::new("42P16", "a table needs at least one column"));
         }
         if let Some(option) = create.options.keys().next() {
-            return Err(Error::new("22023", format!("unrecognized parameter \"{option}\"")).hint("An ordinary table has no options."));
+            return Err(
+                Error::new("22023", format!("unrecognized parameter \"{option}\"")).hint("An ordinary table has no options.")
+            );
         }
         for key in &create.primary_key {
             let Some(field) = fields.iter_mut().find(|field| field.name() == key) else {
@@ -246,7 +273,11 @@ struct WithWindows;
 
 #[async_trait]
 impl QueryPlanner for WithWindows {
-    async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(WindowPlanner)]);
         planner.create_physical_plan(plan, session).await
     }

@@ -4,6 +4,7 @@
 //! timestamps in the unit that the schema declares. Bounds for the manifest come from the writer's own statistics.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -13,14 +14,19 @@ use arrow::datatypes::{
     TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
 };
 use arrow::row::{RowConverter, SortField};
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryFutureExt};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
@@ -149,7 +155,6 @@ impl<'a> FileWriter<'a> {
             file.upload_encoded().await?;
             file.upload.shutdown().await.map_err(|error| upload_error(&file.path, error))
         })?;
-        persist(self.storage, &file.path)?;
         let (min_sequence, max_sequence) = file.sequence.unwrap_or((0, file.rows as i64 - 1));
         self.finished.push(DataFile {
             name: file.name,
@@ -240,15 +245,6 @@ fn dictionary_pays(column: &ArrayRef) -> bool {
     distinct.len() * 4 <= encoded.num_rows() || distinct.len() <= 1
 }
 
-/// Makes a finished file survive a power failure where the store is a local directory; other stores answer only when it does.
-fn persist(storage: &Storage, path: &Path) -> Result<()> {
-    let Some(root) = &storage.local else { return Ok(()) };
-    let file = root.join(path.as_ref());
-    let sync = |path: &std::path::Path| std::fs::File::open(path).and_then(|file| file.sync_all());
-    let synced = sync(&file).and_then(|()| file.parent().map_or(Ok(()), sync));
-    synced.map_err(|error| upload_error(path, error))
-}
-
 fn upload_error(path: &Path, error: std::io::Error) -> Error {
     let source = object_store::Error::Generic { store: "upload", source: Box::new(error) };
     Error::Store { action: "write", path: path.to_string(), source }
@@ -270,13 +266,35 @@ pub(crate) async fn read(
     Ok(stream.map(|batch| Ok(batch?)).boxed())
 }
 
-async fn open(
-    storage: &Storage,
-    schema: &TableSchema,
-    file: &DataFile,
-) -> Result<ParquetRecordBatchStreamBuilder<ParquetObjectReader>> {
-    let reader = ParquetObjectReader::new(storage.store.clone(), schema.data_file(&file.name)).with_file_size(file.size);
+async fn open(storage: &Storage, schema: &TableSchema, file: &DataFile) -> Result<ParquetRecordBatchStreamBuilder<FileReader>> {
+    let reader = FileReader { store: storage.store.clone(), path: schema.data_file(&file.name), size: file.size };
     Ok(ParquetRecordBatchStreamBuilder::new(reader).await?)
+}
+
+/// Reads ranges of one object.
+struct FileReader {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl AsyncFileReader for FileReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        self.store.get_range(&self.path, range).map_err(|error| ParquetError::External(Box::new(error))).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        let read = async move { self.store.get_ranges(&self.path, &ranges).await };
+        read.map_err(|error| ParquetError::External(Box::new(error))).boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        let size = self.size;
+        ParquetMetaDataReader::new().load_and_finish(self, size).map_ok(Arc::new).boxed()
+    }
 }
 
 /// The key of a row: `columns` are the key columns.

@@ -45,14 +45,6 @@ impl Memtable {
         }
     }
 
-    /// What commits up to `seq` brought.
-    pub(crate) fn up_to(&self, seq: Seq) -> Memtable {
-        Memtable {
-            segments: self.segments.iter().filter(|segment| segment.seq <= seq).cloned().collect(),
-            overlay: Arc::default(),
-        }
-    }
-
     /// Forgets what commits up to `seq` brought: it is in files, or truncated.
     pub(crate) fn trim(&mut self, seq: Seq) {
         self.segments.retain(|segment| segment.seq > seq);

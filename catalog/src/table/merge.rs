@@ -14,6 +14,7 @@ use hashbrown::hash_table::{Entry, HashTable};
 use super::TableSchema;
 use super::flush::refuse_deletes;
 use super::memtable::Segment;
+use super::resident::WholeCell;
 use crate::{INSERT, Result};
 
 /// One hash function for all keys of the process, so that a hash can be kept beside its key.
@@ -106,6 +107,11 @@ impl KeyIndex {
         }
     }
 
+    /// Adds a key and says whether it was new.
+    pub(crate) fn insert_key(&mut self, key: &[u8]) -> bool {
+        self.insert(hash(key), key, 0)
+    }
+
     /// Adds the keys of a run.
     pub(crate) fn insert_all(&mut self, keys: &Rows, run: u32) {
         for key in keys {
@@ -139,6 +145,8 @@ pub(crate) struct Overlay {
     pub(crate) keys: KeyIndex,
     /// The rows that are there, under the schema of the table.
     pub(crate) rows: Vec<RecordBatch>,
+    /// The same with the files, where those are small.
+    pub(crate) whole: WholeCell,
 }
 
 impl Overlay {
@@ -152,7 +160,7 @@ impl Overlay {
                 refuse_deletes(table, segment)?;
                 rows.push(with_schema(schema, segment.changes.rows.columns().to_vec(), segment.changes.len())?);
             }
-            return Ok(Overlay { keys, rows });
+            return Ok(Overlay { keys, rows, whole: WholeCell::default() });
         }
         let encoder = &KeyEncoder::of(table)?;
         for segment in segments.iter().rev() {
@@ -164,7 +172,7 @@ impl Overlay {
                 rows.push(with_schema(schema, taken.columns().to_vec(), taken.num_rows())?);
             }
         }
-        Ok(Overlay { keys, rows })
+        Ok(Overlay { keys, rows, whole: WholeCell::default() })
     }
 }
 

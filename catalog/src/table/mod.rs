@@ -24,6 +24,7 @@ mod memtable;
 mod merge;
 mod merge_scan;
 mod provider;
+mod resident;
 mod schema;
 mod snapshot;
 #[cfg(test)]
@@ -34,6 +35,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use serde::{Deserialize, Serialize};
+
+use resident::ResidentCell;
 
 pub(crate) use binary_row::BinaryRow;
 pub use check::Finding;
@@ -142,12 +145,13 @@ pub(crate) struct FileSet {
     live: Vec<Arc<DataFile>>,
     /// Files removed by earlier edits that some reader may still hold.
     retired: Vec<Weak<DataFile>>,
+    resident: ResidentCell,
 }
 
 impl FileSet {
     /// The set with these files, as a manifest of the log lists them.
     pub(crate) fn new(files: Vec<DataFile>) -> FileSet {
-        FileSet { live: files.into_iter().map(Arc::new).collect(), retired: Vec::new() }
+        FileSet { live: files.into_iter().map(Arc::new).collect(), ..FileSet::default() }
     }
 
     /// Live files, for a manifest of the log.
@@ -179,7 +183,14 @@ impl FileSet {
         live.extend(edit.added.iter().cloned().map(Arc::new));
         let mut retired: Vec<_> = self.retired.iter().filter(|file| file.strong_count() > 0).cloned().collect();
         retired.extend(removed.iter().map(Arc::downgrade));
-        FileSet { live, retired }
+        let resident = if edit.kind == EditKind::Compact { self.resident.clone() } else { ResidentCell::default() };
+        FileSet { live, retired, resident }
+    }
+
+    /// The same set, always read from its files.
+    #[cfg(test)]
+    fn from_files_only(&self) -> FileSet {
+        FileSet { resident: ResidentCell::never(), ..self.clone() }
     }
 
     /// Names of removed files that a reader still holds.

@@ -1,10 +1,12 @@
 //! A table at one commit, for DataFusion.
 //!
 //! Parquet files are read by DataFusion's own scan, through our store and its cache of footers. Rows of an append table, and of
-//! one whose files need no merging, go straight to the query, with everything pushed down; all others pass a [`MergeScan`].
+//! one whose files need no merging, go straight to the query, with everything pushed down; others pass a [`MergeScan`], and
+//! those of small tables come from memory ([`super::resident`]).
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
@@ -24,6 +26,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
 use object_store::ObjectMeta;
 
+use super::merge::Overlay;
 use super::merge_scan::{MergeScan, RunScan};
 use super::schema::VALUE_KIND;
 use super::{DataFile, FileSet, Memtable, SortedRun, TableSchema};
@@ -84,25 +87,27 @@ impl TableProvider for SnapshotProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let TableSnapshot { schema, memtable, files, .. } = &self.snapshot;
+        let TableSnapshot { schema, memtable, files, storage } = &self.snapshot;
         let overlay = memtable.overlay(schema).map_err(external)?;
-        let runs = files.runs();
-        let merged = !schema.key.is_empty()
-            && (runs.len() > 1 || runs.iter().any(|run| run.delete_rows() > 0) || (!runs.is_empty() && !overlay.keys.is_empty()));
-        if merged {
-            return self.merge_scan(state, projection, filters, &runs);
-        }
-        let memory = || -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-            let source = MemorySourceConfig::try_new(&[overlay.rows.clone()], self.schema(), projection.cloned())?;
+        let memory = |rows: &[RecordBatch]| -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+            let source = MemorySourceConfig::try_new(&[rows.to_vec()], self.schema(), projection.cloned())?;
             Ok(DataSourceExec::from_data_source(source.with_limit(limit)))
         };
-        if runs.is_empty() {
-            return memory();
+        if files.is_empty() {
+            return memory(&overlay.rows);
+        }
+        if let Some(resident) = files.resident.get(storage, schema, files).await.map_err(external)? {
+            return memory(&overlay.whole.get(&resident, &overlay).map_err(external)?);
+        }
+        let runs = files.runs();
+        let deletes = runs.iter().any(|run| run.delete_rows() > 0);
+        if !schema.key.is_empty() && (runs.len() > 1 || deletes || !overlay.keys.is_empty()) {
+            return self.merge_scan(state, projection, filters, &runs, overlay);
         }
         let all: Vec<_> = files.iter().cloned().collect();
         // Filters reach this scan by DataFusion's own push-down of physical filters.
         let files = self.file_scan(state, &all, &self.schema(), projection.cloned(), None, limit)?;
-        if overlay.rows.is_empty() { Ok(files) } else { UnionExec::try_new(vec![files, memory()?]) }
+        if overlay.rows.is_empty() { Ok(files) } else { UnionExec::try_new(vec![files, memory(&overlay.rows)?]) }
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DataFusionResult<Vec<TableProviderFilterPushDown>> {
@@ -125,9 +130,9 @@ impl SnapshotProvider {
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         runs: &[SortedRun],
+        overlay: Arc<Overlay>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let table = &self.snapshot.schema;
-        let overlay = self.snapshot.memtable.overlay(table).map_err(external)?;
         let schema = self.schema();
         let projection = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         // A deleted row may lack what the table demands of others.

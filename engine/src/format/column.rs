@@ -80,8 +80,8 @@ pub(crate) enum Meta<'a> {
     /// Microseconds since 1970.
     Micros(i64),
     Bytes(&'a [u8]),
-    /// JSON text.
-    Json(String),
+    /// Bytes made for the occasion.
+    Owned(Vec<u8>),
 }
 
 /// The value of the metadata key that tells JSONB and UUID columns from plain text.
@@ -213,10 +213,12 @@ impl Column {
                 push_clean_text(String::from_utf8_lossy(bytes).as_bytes(), &mut spans.data);
                 spans.end()?;
             }
-            (Values::Json(spans), Meta::Json(text)) | (Values::Text(spans), Meta::Json(text)) => {
-                spans.data.extend_from_slice(text.as_bytes());
+            // JSON text comes checked.
+            (Values::Json(spans), Meta::Bytes(bytes)) => {
+                spans.data.extend_from_slice(bytes);
                 spans.end()?;
             }
+            (_, Meta::Owned(bytes)) => return self.append_meta(&Meta::Bytes(bytes)),
             (_, Meta::Bytes(bytes)) => return self.append_text(bytes),
             (Values::Text(spans), Meta::Integer(value)) => {
                 spans.data.extend_from_slice(value.to_string().as_bytes());

@@ -397,7 +397,7 @@ impl<'a> Scanner<'a> {
                 return Err(self.fault("a digit"));
             }
         }
-        let small = whole.then_some(if negative { -magnitude } else { magnitude });
+        let small = whole.then(|| if negative { -magnitude } else { magnitude });
         Ok(Num { raw: &self.bytes[start..self.at], small })
     }
 

@@ -12,8 +12,6 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, FieldRef, TimeUnit};
 
@@ -235,6 +233,13 @@ fn check_type(name: &str, data_type: &DataType) -> Result<()> {
     }
 }
 
+/// Microseconds since 1970 UTC of an RFC 3339 time.
+/// # Errors
+/// 22007 and 22008.
+pub fn parse_timestamp(text: &[u8]) -> Result<i64, BadRecord> {
+    value::timestamp(text)
+}
+
 /// At most [`BAD_PAYLOAD_BYTES_MAX`] bytes of a bad record, for the error table.
 pub fn bad_payload(record: &[u8]) -> Vec<u8> {
     record[..record.len().min(BAD_PAYLOAD_BYTES_MAX)].to_vec()
@@ -258,9 +263,4 @@ pub fn record_end(framing: Framing, bytes: &[u8], from: usize) -> Option<usize> 
         }
         Framing::Lines | Framing::Columnar => memchr::memchr(b'\n', &bytes[from..]).map(|found| from + found + 1),
     }
-}
-
-/// Option names of all encodings with what they take, for messages and the reference.
-pub fn encode_options() -> BTreeMap<&'static str, &'static [&'static str]> {
-    BTreeMap::from([("JSON", &["timestamp.unit"] as &[_]), ("CSV", &["header", "delimiter"])])
 }

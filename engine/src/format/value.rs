@@ -245,7 +245,7 @@ fn clock_time(text: &[u8]) -> Result<(i64, &[u8]), TimeFault> {
                 return Err(TimeFault::Form);
             }
             for place in 0..6 {
-                micros = micros * 10 + if place < digits { i64::from(fraction[place] - b'0') } else { 0 };
+                micros = micros * 10 + fraction[..digits].get(place).map_or(0, |digit| i64::from(digit - b'0'));
             }
             rest = &fraction[digits..];
         }

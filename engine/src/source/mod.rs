@@ -3,6 +3,9 @@
 //! A reader runs on a thread of its own and never waits for what is behind it other than by its bounded queue.
 
 mod files;
+pub mod generator;
+mod jetstream;
+mod kafka;
 pub(crate) mod options;
 pub(crate) mod rows;
 #[cfg(test)]
@@ -13,6 +16,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use catalog::ErrorRecord;
 
+use self::generator::{GeneratorReader, bluesky_source, nexmark};
 use crate::plan::{ConnectorSpec, SourceColumn, SourceNode};
 use crate::{Error, Result};
 
@@ -100,6 +104,16 @@ pub trait SourceReader: Send {
 pub fn open(node: &SourceNode, offsets: &BTreeMap<SplitId, Offset>) -> Result<Box<dyn SourceReader>> {
     Ok(match Connector::of(&node.connector)? {
         Connector::Files => Box::new(files::FilesReader::open(node, offsets)?),
+        Connector::Kafka => Box::new(kafka::KafkaReader::open(node, offsets)?),
+        Connector::Jetstream => Box::new(jetstream::JetstreamReader::open(node, offsets)?),
+        Connector::Nexmark => {
+            let (events, pace) = nexmark::Nexmark::open(node)?;
+            Box::new(GeneratorReader::new(Box::new(events), pace, offsets)?)
+        }
+        Connector::Bluesky => {
+            let (events, pace) = bluesky_source::Bluesky::open(node)?;
+            Box::new(GeneratorReader::new(Box::new(events), pace, offsets)?)
+        }
     })
 }
 
@@ -111,6 +125,9 @@ pub async fn probe(node: &SourceNode) -> Result<()> {
     let node = node.clone();
     let probed = tokio::task::spawn_blocking(move || match Connector::of(&node.connector)? {
         Connector::Files => files::probe(&node),
+        Connector::Kafka => kafka::probe(&node),
+        Connector::Jetstream => jetstream::probe(&node),
+        Connector::Nexmark | Connector::Bluesky => open(&node, &BTreeMap::new()).map(|_| ()),
     });
     probed.await.unwrap_or_else(|error| {
         Err(Error::Unreachable { message: format!("the source could not be probed: {error}"), hint: None })
@@ -122,6 +139,9 @@ pub async fn probe(node: &SourceNode) -> Result<()> {
 pub fn own_columns(connector: &ConnectorSpec) -> Option<Vec<SourceColumn>> {
     match Connector::of(connector).ok()? {
         Connector::Files => files::own_columns(connector).ok().flatten(),
+        Connector::Kafka => None,
+        Connector::Jetstream | Connector::Bluesky => Some(jetstream::frame::own_columns()),
+        Connector::Nexmark => nexmark::own_columns(connector).ok(),
     }
 }
 
@@ -131,6 +151,10 @@ pub fn own_columns(connector: &ConnectorSpec) -> Option<Vec<SourceColumn>> {
 pub fn check_options(connector: &ConnectorSpec) -> Result<()> {
     match Connector::of(connector)? {
         Connector::Files => files::check_options(connector),
+        Connector::Kafka => kafka::check_options(connector),
+        Connector::Jetstream => jetstream::check_options(connector),
+        Connector::Nexmark => nexmark::check_options(connector),
+        Connector::Bluesky => bluesky_source::check_options(connector),
     }
 }
 
@@ -138,11 +162,21 @@ pub fn check_options(connector: &ConnectorSpec) -> Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Connector {
     Files,
+    Kafka,
+    Jetstream,
+    Nexmark,
+    Bluesky,
 }
 
 impl Connector {
     fn of(spec: &ConnectorSpec) -> Result<Connector> {
-        options::choice("option \"connector\"", &spec.connector, &["files"])?;
-        Ok(Connector::Files)
+        let names = ["files", "kafka", "jetstream", "nexmark", "bluesky"];
+        Ok(match options::choice("option \"connector\"", &spec.connector, &names)? {
+            "files" => Connector::Files,
+            "kafka" => Connector::Kafka,
+            "jetstream" => Connector::Jetstream,
+            "nexmark" => Connector::Nexmark,
+            _ => Connector::Bluesky,
+        })
     }
 }

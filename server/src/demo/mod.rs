@@ -3,12 +3,11 @@
 //! The stream comes over a websocket in Jetstream's own protocol, so that the demo runs the code that reads the public
 //! hosts. Everything is made with plain statements: what is in `views.sql` can be typed in psql.
 
-mod feed;
-
 use std::io::Write;
 use std::time::Duration;
 
 use catalog::ObjectName;
+use engine::source::generator::bluesky::Settings;
 use sql::Statement;
 
 use crate::execute::own_session;
@@ -18,6 +17,13 @@ use crate::{Database, Result, Server};
 
 /// Events per second of the simulator: about what the real network has.
 pub const RATE_DEFAULT: u32 = 400;
+
+/// The invented log begins with 2020: any clock that is about right is past it, and a demo started again goes on in it.
+const START_US: i64 = 1_577_836_800_000_000;
+
+/// As on the real network, some of what comes is not as it should be; `freshet.errors` keeps it.
+const ODD_RECORDS: f64 = 0.001;
+const BROKEN_FRAMES: f64 = 0.0002;
 
 const VIEWS: &str = include_str!("views.sql");
 const LIVE_HOSTS: &str = "wss://jetstream.us-east.bsky.network,wss://jetstream.us-west.bsky.network";
@@ -51,8 +57,15 @@ pub struct Demo {
 pub async fn start(server: &Server, stream: Stream) -> Result<Demo> {
     let (simulator, endpoints, startup) = match stream {
         Stream::Simulated { rate } => {
-            let options = SimulatorOptions { rate, lookback: HISTORY, ..SimulatorOptions::default() };
-            let simulator = Simulator::start(options, Box::new(feed::Bluesky::default())).await?;
+            let settings = Settings {
+                rate: f64::from(rate),
+                start_us: START_US,
+                odd_records: ODD_RECORDS,
+                broken_frames: BROKEN_FRAMES,
+                ..Settings::default()
+            };
+            let simulator =
+                Simulator::start(SimulatorOptions { settings, lookback: HISTORY, ..SimulatorOptions::default() }).await?;
             let endpoints = format!("ws://{}", simulator.address());
             (Some(simulator), endpoints, "earliest")
         }
@@ -109,7 +122,7 @@ fn introduction(server: &Server, stream: Stream) -> String {
         "\n\
          {what}; views over them are kept up to date.\n\
          \n\
-         \x20   psql -h {} -p {} -U freshet freshet\n\
+         \x20   psql -h {} -p {} -d freshet\n\
          \x20   http://{}/\n\
          \n\
          Three queries to paste, each with \\watch 1 after it instead of the semicolon to see it move:\n\

@@ -88,7 +88,9 @@ async fn set(work: &Work<'_>, definition: &Arc<Definition>, options: &BTreeMap<S
     }
     const FIXED: [&str; 2] = ["connector", "table"];
     if let Some(fixed) = options.keys().find(|key| FIXED.contains(&key.as_str())) {
-        return Err(Error::new("0A000", format!("option \"{fixed}\" cannot be changed")).hint("Drop the object and create it anew."));
+        return Err(
+            Error::new("0A000", format!("option \"{fixed}\" cannot be changed")).hint("Drop the object and create it anew.")
+        );
     }
     let mut changed = Definition::clone(definition);
     changed.options.extend(options.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -126,7 +128,9 @@ fn readers(work: &Work<'_>, id: ObjectId) -> Vec<Arc<Definition>> {
     let Some(source) = work.version.objects.get(&id).filter(|definition| definition.kind == ObjectKind::StreamingTable) else {
         return Vec::new();
     };
-    let reads = |definition: &&Arc<Definition>| definition.kind.has_dataflow() && !definition.paused && definition.depends_on.contains(&source.id);
+    let reads = |definition: &&Arc<Definition>| {
+        definition.kind.has_dataflow() && !definition.paused && definition.depends_on.contains(&source.id)
+    };
     work.version.objects.values().filter(reads).cloned().collect()
 }
 
@@ -140,7 +144,10 @@ fn with_dataflow(definition: &Definition, verb: &str) -> Result<()> {
     if definition.kind.has_dataflow() {
         return Ok(());
     }
-    let error = Error::new("42809", format!("cannot {verb} {} \"{}\": nothing runs for it", kind_name(definition.kind), definition.name.name));
+    let error = Error::new(
+        "42809",
+        format!("cannot {verb} {} \"{}\": nothing runs for it", kind_name(definition.kind), definition.name.name),
+    );
     Err(error.hint("Streaming views, sinks and stored streaming tables can be paused."))
 }
 

@@ -151,7 +151,9 @@ pub(super) async fn table(work: &Work<'_>, create: &CreateTable) -> Result<Outco
     };
     let plan = work.planner.query(&work.version, &Statement::Query(query.clone()))?;
     let fields: Vec<Field> = plan.schema().fields().iter().map(|field| storable(field)).collect();
-    if let Some(field) = fields.iter().enumerate().find_map(|(n, field)| fields[..n].iter().any(|f| f.name() == field.name()).then_some(field)) {
+    if let Some(field) =
+        fields.iter().enumerate().find_map(|(n, field)| fields[..n].iter().any(|f| f.name() == field.name()).then_some(field))
+    {
         return Err(Error::new("42701", format!("column \"{}\" specified more than once", field.name())));
     }
     definition.schema = Arc::new(Schema::new(fields));
@@ -179,7 +181,11 @@ pub(super) async fn sink(work: &Work<'_>, create: &CreateSink) -> Result<Outcome
             let error = Error::new("0A000", format!("a sink with connector \"{other}\" is not there yet"));
             return Err(error.hint("There is connector = 'blackhole', which counts rows and drops them."));
         }
-        None => return Err(Error::new("22023", "a sink needs the option \"connector\"").hint("Write WITH (connector = 'blackhole').")),
+        None => {
+            return Err(
+                Error::new("22023", "a sink needs the option \"connector\"").hint("Write WITH (connector = 'blackhole').")
+            );
+        }
     }
     if let Some(option) = create.options.keys().find(|key| key.as_str() != "connector") {
         return Err(Error::new("22023", format!("unknown option \"{option}\" of connector \"blackhole\"")));
@@ -242,9 +248,16 @@ fn adopt(definition: &mut Definition, continuous: Continuous) -> engine::plan::D
     dataflow
 }
 
-fn definition(work: &Work<'_>, id: ObjectId, name: ObjectName, kind: ObjectKind, options: BTreeMap<String, String>) -> Definition {
+fn definition(
+    work: &Work<'_>,
+    id: ObjectId,
+    name: ObjectName,
+    kind: ObjectKind,
+    options: BTreeMap<String, String>,
+) -> Definition {
     let mut options = options;
-    let search_path = work.session.search_path.join(",");
+    let path = work.session.search_path.iter().filter(|schema| !is_system_schema(schema) && schema_exists(work, schema));
+    let search_path = path.map(String::as_str).collect::<Vec<_>>().join(",");
     if search_path != "public" {
         options.insert(SEARCH_PATH.to_owned(), search_path);
     }
@@ -273,7 +286,7 @@ fn if_taken(if_not_exists: bool, or_replace: bool) -> IfTaken {
 }
 
 fn place(work: &Work<'_>, name: &Name, if_taken: IfTaken, tag: &str) -> Result<Place> {
-    let name = name.in_schema(work.session.current_schema());
+    let name = name.in_schema(creation_schema(work));
     if is_system_schema(&name.schema) {
         let error = Error::new("42501", format!("permission denied for schema {}", name.schema));
         return Err(error.detail("System schemas cannot be changed.").hint("Create it in the schema public."));
@@ -292,6 +305,13 @@ fn place(work: &Work<'_>, name: &Name, if_taken: IfTaken, tag: &str) -> Result<P
         }
         (Some(_), IfTaken::Refuse) => return Err(Error::new("42P07", format!("relation \"{}\" already exists", name.name))),
     })
+}
+
+/// Where a name without a schema is created: the first schema of the path that is there and not the system's.
+/// The path has the user's name in it, which few have a schema for.
+fn creation_schema<'a>(work: &'a Work<'_>) -> &'a str {
+    let path = work.session.search_path.iter().map(String::as_str);
+    path.into_iter().find(|schema| !is_system_schema(schema) && schema_exists(work, schema)).unwrap_or("public")
 }
 
 fn schema_exists(work: &Work<'_>, name: &str) -> bool {

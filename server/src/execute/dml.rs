@@ -119,10 +119,9 @@ fn deletion(version: &Version, table: &Definition, batches: Vec<RecordBatch>) ->
 }
 
 fn truncation(planner: &Planner, version: &Version, names: &[Name]) -> Result<Dml> {
-    let _ = planner;
     let mut transaction = Transaction::default();
     for name in names {
-        let table = super::resolve(version, &["public".to_owned()], name)?;
+        let table = super::resolve(version, &planner.settings().search_path, name)?;
         writable(&table, "truncate")?;
         transaction.truncate.push(table.id);
     }

@@ -120,7 +120,11 @@ fn dependents_error(objects: &Objects, roots: &[ObjectId], others: &[ObjectId], 
 fn described(definition: &Definition) -> String {
     let ObjectName { schema, name } = &definition.name;
     let kind = kind_name(definition.kind);
-    if schema == "public" || definition.kind == ObjectKind::Schema { format!("{kind} {name}") } else { format!("{kind} {schema}.{name}") }
+    if schema == "public" || definition.kind == ObjectKind::Schema {
+        format!("{kind} {name}")
+    } else {
+        format!("{kind} {schema}.{name}")
+    }
 }
 
 fn find_schema(version: &Version, name: &str) -> Result<Option<Arc<Definition>>> {

@@ -19,7 +19,7 @@ use crate::{Database, metrics, system};
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 
 /// Answers on `listener` until `stop`.
-pub async fn serve(listener: TcpListener, database: Arc<Database>, stop: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, database: Arc<Database>, stop: CancellationToken) {
     let routes = Router::new()
         .route("/", get(|| async { Html(include_str!("status.html")) }))
         .route("/healthz", get(|| async { "ok\n" }))

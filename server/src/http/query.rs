@@ -133,7 +133,11 @@ trait Encoder: Sized + Send + 'static {
     fn finish(self) -> Result<Bytes, arrow::error::ArrowError>;
 }
 
-fn body<E: Encoder>(kind: &'static str, rows: SendableRecordBatchStream, encoder: fn(SchemaRef) -> Result<E, arrow::error::ArrowError>) -> Response {
+fn body<E: Encoder>(
+    kind: &'static str,
+    rows: SendableRecordBatchStream,
+    encoder: fn(SchemaRef) -> Result<E, arrow::error::ArrowError>,
+) -> Response {
     let encoder = match encoder(rows.schema()) {
         Ok(encoder) => encoder,
         Err(error) => return refused(StatusCode::INTERNAL_SERVER_ERROR, &sql::translate(error.into())),

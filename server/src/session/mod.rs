@@ -36,7 +36,7 @@ pub(crate) use copy::{CopyError, CopyFormat, CopyIn, CopyOptions};
 pub(crate) use parameters::{ParameterFormat, parameter};
 pub use registry::{Activity, Registration, Registry, SessionState};
 pub(crate) use rows::{Column, Rows, stopping};
-pub(crate) use settings::{SERVER_VERSION, SERVER_VERSION_NUM, SETTINGS, Settings};
+pub(crate) use settings::{SERVER_VERSION, SETTINGS, Settings, identifiers};
 pub(crate) use transaction::Block;
 
 use crate::pg_catalog;
@@ -264,13 +264,22 @@ impl Session {
         settings.sort_by_key(|(name, _)| name.to_ascii_lowercase());
         self.info = Arc::new(SessionInfo {
             application: self.settings.get("application_name").unwrap_or_default().to_owned(),
-            search_path: self.settings.search_path(&self.info.user),
+            search_path: self.search_path(),
             time_zone: self.settings.time_zone().to_owned(),
             settings: Arc::new(settings),
             ..SessionInfo::clone(&self.info)
         });
         self.registration.describe(Arc::clone(&self.info));
         self.planner = None;
+    }
+
+    /// Schemas to look in. That of the user's name is there only when there is such a schema.
+    fn search_path(&self) -> Vec<String> {
+        let version = self.backend.catalog().version();
+        let user = &self.info.user;
+        let exists =
+            |schema: &String| version.object(&catalog::ObjectName { schema: schema.clone(), name: schema.clone() }).is_some();
+        self.settings.search_path(user).into_iter().filter(|schema| schema != user || exists(schema)).collect()
     }
 
     /// What others see the session do between two statements.
@@ -297,7 +306,8 @@ impl Session {
         };
         let system: Arc<dyn SystemRelations> =
             Arc::new(pg_catalog::Relations::new(Arc::clone(&self.backend), Arc::clone(&self.info)));
-        let planner = Planner::new(self.backend.runtime_env(), settings, system);
+        let mut planner = Planner::new(self.backend.runtime_env(), settings, system);
+        pg_catalog::functions(&self.backend, &self.info).into_iter().for_each(|function| planner.register_udf(function));
         let planner = Arc::new(planner);
         self.planner = Some(Arc::clone(&planner));
         planner

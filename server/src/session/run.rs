@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, SchemaRef};
 use catalog::{ObjectId, ObjectName, Version};
 use datafusion::common::ScalarValue;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -17,6 +17,7 @@ use super::copy::{CopyIn, CopyOptions};
 use super::rows::text_fields;
 use super::{Block, Column, Portal, PortalState, Prepared, Response, Rows, Session, stopping};
 use crate::clock::now_us;
+use crate::pg_catalog;
 use crate::pgwire::types::PgType;
 
 /// UPDATE and DELETE are planned again so often when others write the same table meanwhile.
@@ -285,6 +286,8 @@ impl Session {
         let outcome = work.await.map_err(|error| broken(&error))??;
         outcome.notices.into_iter().for_each(|notice| self.notice(notice));
         self.forget_version();
+        // A schema of the user's name may have come or gone.
+        self.settings_changed();
         Ok(Response::Command(outcome.tag))
     }
 
@@ -463,7 +466,11 @@ fn plan(planner: &Planner, version: &Arc<Version>, statement: &Statement) -> Res
     let plan = match statement {
         Statement::Insert(insert) => planner.insert(version, insert)?.1,
         Statement::Update(_) | Statement::Delete(_) => planner.modify(version, statement)?.1,
-        _ => planner.query(version, statement)?,
+        _ => {
+            let mut statement = statement.clone();
+            pg_catalog::rewrite(&mut statement);
+            planner.query(version, &statement)?
+        }
     };
     let inferred = plan.get_parameter_types().map_err(translate)?;
     let number = |name: &str| name.trim_start_matches('$').parse::<usize>().ok().filter(|number| (1..=65_535).contains(number));

@@ -11,7 +11,6 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use super::frame::{self, Event};
 use super::subscription::{Cursor, Protocol, Subscription, UpdateError, parse_update};
 use super::{Fault, FaultKind, World};
 use crate::clock;
@@ -23,6 +22,12 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Frames written before the socket is flushed and looked at again.
 const FRAMES_PER_TURN: usize = 64;
+
+/// The frame that says that a cursor was older than the log.
+const OUTDATED_CURSOR: &str = r##"{"$type":"message","payload":{"$type":"network.bsky.jetstream.subscribeEvents#info","name":"OutdatedCursor","message":"the stream begins at the oldest event kept"}}"##;
+
+/// The frame before the end for a client that does not keep up.
+const TOO_SLOW: &str = r#"{"$type":"error","error":"ConsumerTooSlow"}"#;
 
 /// Why a connection ends.
 enum End {
@@ -62,7 +67,7 @@ struct Connection {
     held: Vec<Message>,
     hold: usize,
     last: Option<Message>,
-    greeting: Option<String>,
+    greeting: Option<&'static str>,
     pinged: Option<Instant>,
     next_ping: Instant,
 }
@@ -88,7 +93,7 @@ impl Connection {
             held: Vec::new(),
             hold: 0,
             last: None,
-            greeting: outdated.then(frame::outdated_cursor),
+            greeting: outdated.then_some(OUTDATED_CURSOR),
             pinged: None,
             next_ping: Instant::now() + world.options.ping_interval,
             compressor,
@@ -99,7 +104,7 @@ impl Connection {
 
     async fn run(&mut self, socket: &mut Socket) -> End {
         if let Some(greeting) = self.greeting.take()
-            && let Err(end) = self.send_text(socket, &greeting).await
+            && let Err(end) = self.send_text(socket, greeting).await
         {
             return end;
         }
@@ -192,18 +197,13 @@ impl Connection {
     fn next_message(&mut self) -> Option<Message> {
         let number = self.position;
         self.position += 1;
-        let text = self.world.feed.event(number, self.world.time_us(number));
-        let event: Option<Event<'_>> = serde_json::from_str(&text).ok();
-        if let Some(event) = &event {
-            let collection = event.commit.as_ref().map(|commit| commit.collection.as_ref());
-            if !self.subscription.filter.wants(&event.kind, collection, &event.did) {
-                return None;
-            }
+        let event = self.world.event(number);
+        if !self.subscription.filter.wants(event.kind.name(), event.collection, &event.did) {
+            return None;
         }
         let frame = match self.subscription.protocol {
-            Protocol::V2 => frame::v2(&text, event.as_ref(), self.world.seq(number)),
-            Protocol::V1 { with_seq: true } => frame::v1_with_seq(&text, self.world.seq(number)),
-            Protocol::V1 { with_seq: false } => text,
+            Protocol::V2 => event.v2(),
+            Protocol::V1 { with_seq } => event.v1(with_seq)?,
         };
         let limit = self.subscription.message_bytes_max;
         (limit == 0 || frame.len() <= limit).then(|| self.encode(frame))
@@ -266,13 +266,13 @@ impl Connection {
                 }
                 FaultKind::Garbage => within(socket.feed(Message::text("{\"did\":\"did:plc:half"))).await?,
                 FaultKind::TruncatedZstd => {
-                    let frame = self.world.feed.event(self.position, self.world.time_us(self.position));
+                    let frame = self.world.event(self.position).v2();
                     let bytes = zstd::bulk::compress(frame.as_bytes(), 1).unwrap_or_default();
                     within(socket.feed(Message::binary(bytes[..bytes.len() / 2].to_vec()))).await?;
                 }
                 FaultKind::Rewind(events) => self.position = self.position.saturating_sub(events).max(self.world.oldest()),
                 FaultKind::TooSlow => {
-                    self.send_text(socket, &frame::error("ConsumerTooSlow")).await?;
+                    self.send_text(socket, TOO_SLOW).await?;
                     return Err(End::Close(1008, "consumer too slow"));
                 }
             }

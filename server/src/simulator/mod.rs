@@ -4,12 +4,12 @@
 //! a restart shows the same one. An event exists once its time has come.
 //!
 //! ```text
-//!   Feed: number, time ─▶ event ─▶ filter ─▶ frame (v1 or v2, zstd) ─▶ faults of this connection ─▶ websocket
+//!   Generator: number ─▶ event ─▶ filter ─▶ frame (v1 or v2, zstd) ─▶ faults of this connection ─▶ websocket
 //! ```
 
 mod connection;
+mod dictionary;
 mod faults;
-mod frame;
 mod subscription;
 
 use std::net::SocketAddr;
@@ -29,29 +29,23 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use engine::source::generator::bluesky::{self, Event, Generator, Settings};
+
 use crate::{Error, Result, clock};
 pub use faults::{Fault, FaultKind, FaultPlan};
 use subscription::{Refusal, Subscription};
-
-/// Where events come from.
-pub trait Feed: Send + Sync + 'static {
-    /// Event `number` as Jetstream's first protocol writes it, stamped with `time_us`; the same for the same arguments.
-    fn event(&self, number: u64, time_us: i64) -> String;
-}
 
 /// What a simulator is like.
 #[derive(Debug, Clone)]
 pub struct SimulatorOptions {
     /// Where to listen; port 0 takes a free one.
     pub address: String,
-    /// Events per second.
-    pub rate: u32,
-    /// Time of event 0, microseconds since 1970. In the past: a history is there at once.
-    pub start_us: i64,
+    /// Which events. They begin at `settings.start_us`; what lies in the past is there at once.
+    pub settings: Settings,
     /// The log ends after so many events; `None`: never.
     pub events: Option<u64>,
     /// Added to every sequence number: two hosts never share them.
-    pub seq_base: u64,
+    pub seq_offset: u64,
     /// Added to every time: hosts see an event at different times.
     pub time_offset_us: i64,
     /// How far back a cursor may reach.
@@ -68,10 +62,9 @@ impl Default for SimulatorOptions {
     fn default() -> Self {
         SimulatorOptions {
             address: "127.0.0.1:0".to_owned(),
-            rate: 400,
-            start_us: 0,
+            settings: Settings::default(),
             events: None,
-            seq_base: 0,
+            seq_offset: 0,
             time_offset_us: 0,
             lookback: Duration::from_secs(36 * 3600),
             ping_interval: Duration::from_secs(30),
@@ -92,7 +85,7 @@ pub struct Simulator {
 /// What all connections share.
 pub(crate) struct World {
     options: SimulatorOptions,
-    feed: Box<dyn Feed>,
+    generator: Generator,
     dictionary: Vec<u8>,
     connections: Arc<AtomicUsize>,
     stop: CancellationToken,
@@ -100,20 +93,18 @@ pub(crate) struct World {
 
 impl Simulator {
     /// Starts it on the current tokio runtime.
-    pub async fn start(options: SimulatorOptions, feed: Box<dyn Feed>) -> Result<Simulator> {
+    pub async fn start(options: SimulatorOptions) -> Result<Simulator> {
         let failed = |action: &'static str| move |source| Error::Io { action: action.to_owned(), source };
         let listener = TcpListener::bind(&options.address).await.map_err(failed("listen for the simulator"))?;
         let address = listener.local_addr().map_err(failed("read the address of the simulator"))?;
         let stop = CancellationToken::new();
         let connections = Arc::new(AtomicUsize::new(0));
-        let (feed, dictionary) = tokio::task::spawn_blocking(move || {
-            let dictionary = frame::dictionary(feed.as_ref());
-            (feed, dictionary)
-        })
-        .await
-        .map_err(|error| failed("start the simulator")(std::io::Error::other(error)))?;
+        let generator = Generator::new(options.settings.clone());
+        let training = generator.clone();
+        let dictionary = tokio::task::spawn_blocking(move || dictionary::train(&training)).await;
+        let dictionary = dictionary.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let dictionary = dictionary.map_err(failed("train the simulator's dictionary"))?;
-        let world = Arc::new(World { options, feed, dictionary, connections: Arc::clone(&connections), stop: stop.clone() });
+        let world = Arc::new(World { options, generator, dictionary, connections: Arc::clone(&connections), stop: stop.clone() });
         let mut routes = Router::new().route("/subscribe", get(subscribe_v1));
         if !world.options.legacy {
             routes = routes
@@ -142,34 +133,30 @@ impl Simulator {
 }
 
 impl World {
-    /// Microseconds since 1970 at which event `number` is stamped.
-    fn time_us(&self, number: u64) -> i64 {
-        // 128 bits: the product of a number since 1970 and a million does not fit into 64.
-        let since = u128::from(number) * 1_000_000 / u128::from(self.options.rate.max(1));
-        self.options.start_us.saturating_add(i64::try_from(since).unwrap_or(i64::MAX)).saturating_add(self.options.time_offset_us)
+    /// Event `number` as this host has it.
+    fn event(&self, number: u64) -> Event {
+        let mut event = self.generator.at(number);
+        event.seq += self.options.seq_offset;
+        event.time_us += self.options.time_offset_us;
+        event
     }
 
-    /// The sequence number of event `number`: its time in steps of 10 µs, so that a simulator of another rate goes on
-    /// where this one was. It stays below 10^15, where numbers begin to mean times.
+    fn time_us(&self, number: u64) -> i64 {
+        self.generator.time_us(number) + self.options.time_offset_us
+    }
+
     fn seq(&self, number: u64) -> u64 {
-        self.options.seq_base + u64::try_from(self.time_us(number) / SEQ_STEP_US).unwrap_or(0)
+        bluesky::SEQ_BASE + self.options.seq_offset + number
     }
 
     /// The first event at or after a time.
     fn at_time(&self, time_us: i64) -> u64 {
-        let since = time_us.saturating_sub(self.options.start_us).saturating_sub(self.options.time_offset_us).max(0);
-        let number = (since as u128 * u128::from(self.options.rate.max(1))).div_ceil(1_000_000);
-        self.bounded(u64::try_from(number).unwrap_or(u64::MAX))
+        self.bounded(self.generator.seek(time_us.saturating_sub(self.options.time_offset_us)))
     }
 
-    /// The first event with this sequence number or a later one.
+    /// The event with this sequence number.
     fn at_seq(&self, seq: u64) -> u64 {
-        let time = i64::try_from(seq.saturating_sub(self.options.seq_base)).unwrap_or(i64::MAX).saturating_mul(SEQ_STEP_US);
-        let mut number = self.at_time(time);
-        while number < self.end() && self.seq(number) < seq {
-            number += 1;
-        }
-        number
+        self.bounded(seq.saturating_sub(bluesky::SEQ_BASE + self.options.seq_offset))
     }
 
     /// The first event that is still kept.
@@ -180,12 +167,7 @@ impl World {
 
     /// One more than the newest event there is by now.
     fn end(&self) -> u64 {
-        if clock::now_us() < self.time_us(0) { 0 } else { self.bounded(self.at_time_unbounded(clock::now_us()).saturating_add(1)) }
-    }
-
-    fn at_time_unbounded(&self, time_us: i64) -> u64 {
-        let since = time_us.saturating_sub(self.options.start_us).saturating_sub(self.options.time_offset_us).max(0);
-        u64::try_from(since as u128 * u128::from(self.options.rate.max(1)) / 1_000_000).unwrap_or(u64::MAX)
+        self.at_time(clock::now_us().saturating_add(1))
     }
 
     fn bounded(&self, number: u64) -> u64 {
@@ -198,8 +180,6 @@ impl World {
     }
 }
 
-const SEQ_STEP_US: i64 = 10;
-
 async fn subscribe_v1(State(world): State<Arc<World>>, RawQuery(query): RawQuery, request: Request) -> Response {
     let zstd = request.headers().get("socket-encoding").is_some_and(|value| value.as_bytes() == b"zstd");
     let subscription = subscription::parse_v1(query.as_deref().unwrap_or_default(), zstd, !world.options.legacy);
@@ -208,13 +188,13 @@ async fn subscribe_v1(State(world): State<Arc<World>>, RawQuery(query): RawQuery
 
 async fn subscribe_v2(State(world): State<Arc<World>>, RawQuery(query): RawQuery, request: Request) -> Response {
     let oldest = world.seq(world.oldest());
-    let id = frame::dictionary_id(&world.dictionary);
+    let id = dictionary::id(&world.dictionary);
     let subscription = subscription::parse_v2(query.as_deref().unwrap_or_default(), id, oldest);
     upgrade(world, subscription, request)
 }
 
 async fn dictionary_of(State(world): State<Arc<World>>, RawQuery(query): RawQuery) -> Response {
-    let id = frame::dictionary_id(&world.dictionary);
+    let id = dictionary::id(&world.dictionary);
     let asked = subscription::parameters(query.as_deref().unwrap_or_default()).into_iter().find(|(name, _)| name == "id");
     match asked {
         Some((_, asked)) if asked.parse() != Ok(id) => refuse(&subscription::unknown_dictionary(id)),

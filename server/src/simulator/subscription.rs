@@ -58,9 +58,10 @@ impl Filter {
     /// Commits are told apart by collection; what is about accounts passes all collections.
     pub(super) fn wants(&self, kind: &str, collection: Option<&str>, did: &str) -> bool {
         let collection = match collection {
-            Some(name) if !self.collections.is_empty() => {
-                self.collections.iter().any(|wanted| wanted == name || (wanted.ends_with('.') && name.starts_with(wanted.as_str())))
-            }
+            Some(name) if !self.collections.is_empty() => self
+                .collections
+                .iter()
+                .any(|wanted| wanted == name || (wanted.ends_with('.') && name.starts_with(wanted.as_str()))),
             _ => true,
         };
         collection && (self.kinds.is_empty() || self.kinds.contains(kind)) && (self.dids.is_empty() || self.dids.contains(did))

@@ -24,7 +24,18 @@ use table::SystemTable;
 
 /// Names of the relations, for `\d` and completion.
 pub const RELATIONS: [&str; 12] = [
-    "jobs", "splits", "operators", "checkpoints", "commits", "errors", "tables", "settings", "sessions", "queries", "events", "functions",
+    "jobs",
+    "splits",
+    "operators",
+    "checkpoints",
+    "commits",
+    "errors",
+    "tables",
+    "settings",
+    "sessions",
+    "queries",
+    "events",
+    "functions",
 ];
 
 /// Relations of the schema `freshet`.
@@ -58,9 +69,7 @@ impl SystemRelations for FreshetRelations {
         Some(match name {
             "errors" => return version.table(ObjectId::ERRORS),
             "jobs" => self.over("jobs", relations::jobs(&[]), |database| relations::jobs(&jobs(database))),
-            "splits" => {
-                self.over("splits", relations::splits(&[]), |database| relations::splits(&database.engine().splits()))
-            }
+            "splits" => self.over("splits", relations::splits(&[]), |database| relations::splits(&database.engine().splits())),
             "operators" => {
                 self.over("operators", relations::operators(&[]), |database| relations::operators(&database.engine().operators()))
             }
@@ -85,7 +94,9 @@ impl SystemRelations for FreshetRelations {
                 relations::queries(&activity)
             }),
             "events" => self.over("events", relations::events(&[]), |database| relations::events(&database.events().list())),
-            "functions" => self.over("functions", relations::functions(&[]), |database| relations::functions(&functions(database))),
+            "functions" => {
+                self.over("functions", relations::functions(&[]), |database| relations::functions(&functions(database)))
+            }
             _ => return None,
         })
     }

@@ -51,9 +51,12 @@ fn job(database: &Database, name: &ObjectName) -> Result<ObjectId> {
 }
 
 fn parse(arguments: &[ScalarValue]) -> Result<(ObjectName, Duration)> {
-    let usage = || Error::new("42883", "wrong arguments of freshet.wait").hint("Write freshet.wait('view', INTERVAL '30 seconds').");
+    let usage =
+        || Error::new("42883", "wrong arguments of freshet.wait").hint("Write freshet.wait('view', INTERVAL '30 seconds').");
     let text = |value: &ScalarValue| match value {
-        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)) => Some(text.clone()),
+        ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)) => {
+            Some(text.clone())
+        }
         _ => None,
     };
     let (name, limit) = match arguments {
@@ -93,7 +96,8 @@ mod tests {
     #[test]
     fn arguments() {
         let text = |text: &str| ScalarValue::Utf8(Some(text.to_owned()));
-        let seconds = |seconds: i64| ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, seconds * 1_000_000_000)));
+        let seconds =
+            |seconds: i64| ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, seconds * 1_000_000_000)));
         let (name, limit) = parse(&[text("v"), seconds(5)]).expect("valid");
         assert_eq!((name.to_string().as_str(), limit), ("public.v", Duration::from_secs(5)));
         let (name, limit) = parse(&[text("lab.v")]).expect("valid");

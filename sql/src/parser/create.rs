@@ -7,8 +7,8 @@ use sqlparser::tokenizer::Token;
 
 use super::reader::{Reader, fold, word};
 use crate::{
-    Alter, AlterAction, CreateSink, CreateStreamingTable, CreateStreamingView, CreateTable, CreateView, Drop, EmitClause, Error, Include,
-    Name, RelationKind, Result, Statement, interval,
+    Alter, AlterAction, CreateSink, CreateStreamingTable, CreateStreamingView, CreateTable, CreateView, Drop, EmitClause, Error,
+    Include, Name, RelationKind, Result, Statement, interval,
 };
 
 /// CREATE …
@@ -48,14 +48,40 @@ pub(super) fn create(reader: &mut Reader<'_>) -> Result<Statement> {
         return Ok(Statement::CreateSchema { name: reader.identifier()?, if_not_exists });
     }
     if reader.is(&["TEMP"]) || reader.is(&["TEMPORARY"]) {
-        return Err(Error::new("0A000", "temporary tables are not supported").hint("Create an ordinary table and drop it afterwards.").at(position));
+        return Err(Error::new("0A000", "temporary tables are not supported")
+            .hint("Create an ordinary table and drop it afterwards.")
+            .at(position));
     }
     const LATER: &[&str] = &[
-        "ALERT", "AGGREGATE", "CAST", "CONNECTION", "DATABASE", "DOMAIN", "EXTENSION", "FUNCTION", "INDEX", "MODEL", "POLICY", "PROCEDURE",
-        "PUBLICATION", "ROLE", "RULE", "SECRET", "SEQUENCE", "SERVER", "SUBSCRIPTION", "TRIGGER", "TYPE", "UNIQUE", "UNLOGGED", "USER",
+        "ALERT",
+        "AGGREGATE",
+        "CAST",
+        "CONNECTION",
+        "DATABASE",
+        "DOMAIN",
+        "EXTENSION",
+        "FUNCTION",
+        "INDEX",
+        "MODEL",
+        "POLICY",
+        "PROCEDURE",
+        "PUBLICATION",
+        "ROLE",
+        "RULE",
+        "SECRET",
+        "SEQUENCE",
+        "SERVER",
+        "SUBSCRIPTION",
+        "TRIGGER",
+        "TYPE",
+        "UNIQUE",
+        "UNLOGGED",
+        "USER",
     ];
     match word(&reader.peek().token).map(str::to_ascii_uppercase) {
-        Some(kind) if LATER.contains(&kind.as_str()) => Err(Error::new("0A000", format!("CREATE {kind} is not supported")).at(position)),
+        Some(kind) if LATER.contains(&kind.as_str()) => {
+            Err(Error::new("0A000", format!("CREATE {kind} is not supported")).at(position))
+        }
         _ => Err(reader.error_here()),
     }
 }
@@ -93,7 +119,10 @@ fn columns(reader: &mut Reader<'_>, streaming: bool) -> Result<Columns> {
                     for column in &key.columns {
                         match &column.column.expr {
                             ast::Expr::Identifier(ident) => found.primary_key.push(fold(ident)),
-                            other => return Err(Error::new("42601", format!("a primary key has columns, not expressions: {other}")).at(position)),
+                            other => {
+                                return Err(Error::new("42601", format!("a primary key has columns, not expressions: {other}"))
+                                    .at(position));
+                            }
                         }
                     }
                 }
@@ -216,7 +245,9 @@ fn include(reader: &mut Reader<'_>) -> Result<Include> {
     let what = reader.identifier()?;
     const KNOWN: &[&str] = &["key", "partition", "offset", "timestamp", "topic", "headers", "header", "path"];
     if !KNOWN.contains(&what.as_str()) {
-        return Err(Error::new("42601", format!("INCLUDE knows no \"{what}\"")).hint(format!("It knows {}.", KNOWN.join(", "))).at(position));
+        return Err(Error::new("42601", format!("INCLUDE knows no \"{what}\""))
+            .hint(format!("It knows {}.", KNOWN.join(", ")))
+            .at(position));
     }
     let header = if what == "header" { Some(reader.string()?) } else { None };
     let column = if reader.take(&["AS"]) { reader.identifier()? } else { format!("_{what}") };
@@ -227,14 +258,18 @@ fn include(reader: &mut Reader<'_>) -> Result<Include> {
 fn end_of_query(reader: &Reader<'_>) -> usize {
     let start = reader.index();
     let rest = reader.rest();
-    let is = |at: usize, expected: &str| rest.get(at).and_then(|t| word(&t.token)).is_some_and(|w| w.eq_ignore_ascii_case(expected));
+    let is =
+        |at: usize, expected: &str| rest.get(at).and_then(|t| word(&t.token)).is_some_and(|w| w.eq_ignore_ascii_case(expected));
     let mut depth = 0usize;
     for (at, token) in rest.iter().enumerate() {
         match &token.token {
             Token::LParen => depth += 1,
             Token::RParen => depth = depth.saturating_sub(1),
             Token::Word(_) if depth == 0 => {
-                let emit = is(at, "EMIT") && (is(at + 1, "EVERY") || is(at + 1, "CHANGES") || is(at + 1, "ON") && (is(at + 2, "WINDOW") || is(at + 2, "UPDATE")));
+                let emit = is(at, "EMIT")
+                    && (is(at + 1, "EVERY")
+                        || is(at + 1, "CHANGES")
+                        || is(at + 1, "ON") && (is(at + 2, "WINDOW") || is(at + 2, "UPDATE")));
                 let late = is(at, "ALLOW") && is(at + 1, "LATENESS") || is(at, "LATE") && is(at + 1, "INTO");
                 if emit || late {
                     return start + at;
@@ -325,7 +360,8 @@ fn table(reader: &mut Reader<'_>) -> Result<CreateTable> {
     let options = if reader.take(&["WITH"]) { reader.options()? } else { BTreeMap::new() };
     let query = if reader.take(&["AS"]) { Some(reader.query()?) } else { None };
     if query.is_some() && !columns.columns.is_empty() {
-        return Err(Error::new("0A000", "CREATE TABLE AS takes its columns from the query").hint("Leave the column list out, and name the columns in the query."));
+        return Err(Error::new("0A000", "CREATE TABLE AS takes its columns from the query")
+            .hint("Leave the column list out, and name the columns in the query."));
     }
     Ok(CreateTable { name, if_not_exists, columns: columns.columns, primary_key: columns.primary_key, options, query })
 }
@@ -447,7 +483,9 @@ pub(super) fn alter(reader: &mut Reader<'_>) -> Result<Statement> {
     } else if reader.take(&["SET"]) {
         AlterAction::Set(reader.options()?)
     } else if ["ADD", "DROP", "ALTER", "RENAME", "OWNER"].iter().any(|w| reader.is(&[w])) {
-        return Err(Error::new("0A000", "this ALTER is not supported").hint("RENAME TO, PAUSE, RESUME and SET (…) are.").at(position));
+        return Err(Error::new("0A000", "this ALTER is not supported")
+            .hint("RENAME TO, PAUSE, RESUME and SET (…) are.")
+            .at(position));
     } else {
         return Err(reader.error_here());
     };

@@ -132,7 +132,9 @@ fn statement(reader: &mut Reader<'_>, nested: usize, offset: usize) -> Result<St
 
 fn query(reader: &mut Reader<'_>) -> Result<Statement> {
     let query = reader.query()?;
-    if let ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_) | ast::SetExpr::Merge(_) = query.body.as_ref() {
+    if let ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_) | ast::SetExpr::Merge(_) =
+        query.body.as_ref()
+    {
         return Err(Error::new("0A000", "WITH before INSERT, UPDATE or DELETE is not supported")
             .hint("Write the query in a subquery: INSERT INTO t SELECT … FROM (…) AS q."));
     }
@@ -201,7 +203,8 @@ pub(crate) const PARTITIONED: &str = "partition by";
 
 /// Brings `TUMBLE(TABLE t PARTITION BY k, …)` into a form that sqlparser reads: `TUMBLE("partition by"(t, k), …)`.
 fn relations_as_arguments(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let is = |at: usize, expected: &str| tokens.get(at).and_then(|t| word(&t.token)).is_some_and(|w| w.eq_ignore_ascii_case(expected));
+    let is =
+        |at: usize, expected: &str| tokens.get(at).and_then(|t| word(&t.token)).is_some_and(|w| w.eq_ignore_ascii_case(expected));
     let mut out = Vec::with_capacity(tokens.len());
     let mut at = 0;
     while at < tokens.len() {

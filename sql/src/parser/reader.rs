@@ -14,12 +14,73 @@ const RECURSION: usize = 500;
 
 /// Keywords that a misspelt word may have been meant as.
 const KEYWORDS: &[&str] = &[
-    "ALLOW", "ALTER", "ANALYZE", "BEGIN", "BETWEEN", "CASCADE", "CLOSE", "COMMENT", "COMMIT", "COPY", "CREATE", "CURSOR", "DEALLOCATE",
-    "DECLARE", "DELETE", "DESCRIBE", "DISCARD", "DISTINCT", "DROP", "EMIT", "ENCODE", "EXECUTE", "EXISTS", "EXPLAIN", "FETCH", "FLUSH",
-    "FORMAT", "FROM", "GROUP", "HAVING", "INCLUDE", "INSERT", "INTERVAL", "INTO", "JOIN", "LATENESS", "LIMIT", "LISTEN", "MATERIALIZED",
-    "OFFSET", "ORDER", "PARTITION", "PREPARE", "PRIMARY", "RELEASE", "REPLACE", "RESET", "RESUME", "ROLLBACK", "SAVEPOINT", "SCHEMA",
-    "SELECT", "SHOW", "SINK", "SOURCE", "START", "STREAMING", "TABLE", "TRUNCATE", "UNION", "UPDATE", "VALUES", "VIEW", "WATERMARK",
-    "WHERE", "WINDOW", "WITH",
+    "ALLOW",
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "BETWEEN",
+    "CASCADE",
+    "CLOSE",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "CURSOR",
+    "DEALLOCATE",
+    "DECLARE",
+    "DELETE",
+    "DESCRIBE",
+    "DISCARD",
+    "DISTINCT",
+    "DROP",
+    "EMIT",
+    "ENCODE",
+    "EXECUTE",
+    "EXISTS",
+    "EXPLAIN",
+    "FETCH",
+    "FLUSH",
+    "FORMAT",
+    "FROM",
+    "GROUP",
+    "HAVING",
+    "INCLUDE",
+    "INSERT",
+    "INTERVAL",
+    "INTO",
+    "JOIN",
+    "LATENESS",
+    "LIMIT",
+    "LISTEN",
+    "MATERIALIZED",
+    "OFFSET",
+    "ORDER",
+    "PARTITION",
+    "PREPARE",
+    "PRIMARY",
+    "RELEASE",
+    "REPLACE",
+    "RESET",
+    "RESUME",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SCHEMA",
+    "SELECT",
+    "SHOW",
+    "SINK",
+    "SOURCE",
+    "START",
+    "STREAMING",
+    "TABLE",
+    "TRUNCATE",
+    "UNION",
+    "UPDATE",
+    "VALUES",
+    "VIEW",
+    "WATERMARK",
+    "WHERE",
+    "WINDOW",
+    "WITH",
 ];
 
 /// A word that is not quoted.
@@ -46,10 +107,11 @@ pub(super) fn syntax_error(tokens: &[TokenWithSpan], at: Option<usize>) -> Error
     };
     let error = Error::new("42601", format!("syntax error at or near \"{}\"", token.token)).at(token.span.start.column as usize);
     // The word that is not understood is often the one before: `GROUP BY` after `FORM t`.
-    let misspelt = [Some(at), at.checked_sub(1)].into_iter().flatten().filter_map(|at| word(&tokens.get(at)?.token)).find_map(|word| {
-        let upper = word.to_ascii_uppercase();
-        (upper.len() > 3 && !KEYWORDS.contains(&upper.as_str())).then(|| nearest(&upper, KEYWORDS.iter().copied())).flatten()
-    });
+    let misspelt =
+        [Some(at), at.checked_sub(1)].into_iter().flatten().filter_map(|at| word(&tokens.get(at)?.token)).find_map(|word| {
+            let upper = word.to_ascii_uppercase();
+            (upper.len() > 3 && !KEYWORDS.contains(&upper.as_str())).then(|| nearest(&upper, KEYWORDS.iter().copied())).flatten()
+        });
     match misspelt {
         Some(keyword) => error.hint(format!("Perhaps you meant {keyword}.")),
         None => error,
@@ -124,7 +186,10 @@ impl<'t> Reader<'t> {
     pub(super) fn is(&self, words: &[&str]) -> bool {
         let rest = self.rest();
         rest.len() >= words.len()
-            && words.iter().zip(rest).all(|(expected, token)| word(&token.token).is_some_and(|w| w.eq_ignore_ascii_case(expected)))
+            && words
+                .iter()
+                .zip(rest)
+                .all(|(expected, token)| word(&token.token).is_some_and(|w| w.eq_ignore_ascii_case(expected)))
     }
 
     /// Takes these words if they are next.
@@ -233,7 +298,9 @@ impl<'t> Reader<'t> {
     /// A text in quotes of any kind, if one is next.
     pub(super) fn string_if(&mut self) -> Option<String> {
         let text = match &self.peek().token {
-            Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) | Token::UnicodeStringLiteral(text) => text.clone(),
+            Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) | Token::UnicodeStringLiteral(text) => {
+                text.clone()
+            }
             Token::DollarQuotedString(text) => text.value.clone(),
             _ => return None,
         };

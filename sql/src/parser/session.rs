@@ -22,7 +22,24 @@ pub(super) fn statement(reader: &mut Reader<'_>, first: &str) -> Result<Option<S
             if first == "START" {
                 reader.expect(&["TRANSACTION"])?;
             }
-            skip_words(reader, &["WORK", "TRANSACTION", "ISOLATION", "LEVEL", "SERIALIZABLE", "REPEATABLE", "READ", "COMMITTED", "UNCOMMITTED", "ONLY", "WRITE", "NOT", "DEFERRABLE"]);
+            skip_words(
+                reader,
+                &[
+                    "WORK",
+                    "TRANSACTION",
+                    "ISOLATION",
+                    "LEVEL",
+                    "SERIALIZABLE",
+                    "REPEATABLE",
+                    "READ",
+                    "COMMITTED",
+                    "UNCOMMITTED",
+                    "ONLY",
+                    "WRITE",
+                    "NOT",
+                    "DEFERRABLE",
+                ],
+            );
             Statement::Begin
         }
         "COMMIT" | "END" => {
@@ -98,8 +115,8 @@ pub(super) fn statement(reader: &mut Reader<'_>, first: &str) -> Result<Option<S
         "ANALYZE" => skip_all(reader, "ANALYZE"),
         "CHECKPOINT" => skip_all(reader, "CHECKPOINT"),
         "LOCK" => skip_all(reader, "LOCK TABLE"),
-        "SUBSCRIBE" | "MERGE" | "CALL" | "DO" | "GRANT" | "REVOKE" | "REFRESH" | "REINDEX" | "CLUSTER" | "MOVE" | "SECURITY" | "REASSIGN"
-        | "IMPORT" | "LOAD" => {
+        "SUBSCRIBE" | "MERGE" | "CALL" | "DO" | "GRANT" | "REVOKE" | "REFRESH" | "REINDEX" | "CLUSTER" | "MOVE" | "SECURITY"
+        | "REASSIGN" | "IMPORT" | "LOAD" => {
             return Err(Error::new("0A000", format!("{first} is not supported")).at(reader.position()));
         }
         _ => return Ok(None),
@@ -152,7 +169,12 @@ pub(super) fn setting_value(reader: &mut Reader<'_>) -> Result<Option<String>> {
 
 fn set(reader: &mut Reader<'_>) -> Result<Statement> {
     reader.expect(&["SET"])?;
-    if reader.is(&["SESSION", "CHARACTERISTICS"]) || reader.is(&["TRANSACTION"]) || reader.is(&["CONSTRAINTS"]) || reader.is(&["ROLE"]) || reader.is(&["SESSION", "AUTHORIZATION"]) {
+    if reader.is(&["SESSION", "CHARACTERISTICS"])
+        || reader.is(&["TRANSACTION"])
+        || reader.is(&["CONSTRAINTS"])
+        || reader.is(&["ROLE"])
+        || reader.is(&["SESSION", "AUTHORIZATION"])
+    {
         return Ok(skip_all(reader, "SET"));
     }
     let local = reader.take(&["LOCAL"]);
@@ -234,7 +256,10 @@ pub(super) fn explain(reader: &mut Reader<'_>, nested: usize, offset: usize) -> 
     reader.expect(&["EXPLAIN"])?;
     let (mut analyze, mut verbose) = (false, false);
     let options = reader.peek().token == Token::LParen
-        && !matches!(reader.rest().get(1).and_then(|t| word(&t.token)).map(str::to_ascii_uppercase).as_deref(), Some("SELECT" | "WITH" | "VALUES" | "TABLE") | None);
+        && !matches!(
+            reader.rest().get(1).and_then(|t| word(&t.token)).map(str::to_ascii_uppercase).as_deref(),
+            Some("SELECT" | "WITH" | "VALUES" | "TABLE") | None
+        );
     if options {
         reader.next();
         loop {
@@ -250,7 +275,11 @@ pub(super) fn explain(reader: &mut Reader<'_>, nested: usize, offset: usize) -> 
                 "verbose" => verbose = on,
                 "costs" | "buffers" | "timing" | "summary" | "settings" | "wal" | "generic_plan" | "memory" | "serialize" => {}
                 "format" if value == "text" => {}
-                "format" => return Err(Error::new("0A000", format!("EXPLAIN has no format {value}")).hint("FORMAT TEXT is supported.").at(position)),
+                "format" => {
+                    return Err(Error::new("0A000", format!("EXPLAIN has no format {value}"))
+                        .hint("FORMAT TEXT is supported.")
+                        .at(position));
+                }
                 _ => return Err(Error::new("42601", format!("unrecognized EXPLAIN option \"{name}\"")).at(position)),
             }
             if !reader.take_token(&Token::Comma) {
@@ -265,7 +294,13 @@ pub(super) fn explain(reader: &mut Reader<'_>, nested: usize, offset: usize) -> 
     let position = reader.position();
     let statement = rest(reader, nested, offset)?;
     match statement.statement {
-        Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::CreateStreamingView(_) | Statement::CreateSink(_) | Statement::Execute { .. } => {}
+        Statement::Query(_)
+        | Statement::Insert(_)
+        | Statement::Update(_)
+        | Statement::Delete(_)
+        | Statement::CreateStreamingView(_)
+        | Statement::CreateSink(_)
+        | Statement::Execute { .. } => {}
         _ => return Err(Error::new("0A000", "EXPLAIN is not possible for this statement").at(position)),
     }
     Ok(Statement::Explain { analyze, verbose, statement })
@@ -359,8 +394,22 @@ fn copy(reader: &mut Reader<'_>) -> Result<Statement> {
     Ok(Statement::Copy(Copy { target, direction, options }))
 }
 
-const COPY_OPTIONS: &[&str] =
-    &["format", "delimiter", "null", "header", "quote", "escape", "force_quote", "force_not_null", "force_null", "encoding", "freeze", "default", "on_error", "log_verbosity"];
+const COPY_OPTIONS: &[&str] = &[
+    "format",
+    "delimiter",
+    "null",
+    "header",
+    "quote",
+    "escape",
+    "force_quote",
+    "force_not_null",
+    "force_null",
+    "encoding",
+    "freeze",
+    "default",
+    "on_error",
+    "log_verbosity",
+];
 
 fn copy_options(reader: &mut Reader<'_>, options: &mut BTreeMap<String, String>) -> Result<()> {
     reader.expect_token(&Token::LParen)?;
@@ -412,7 +461,9 @@ fn old_copy_options(reader: &mut Reader<'_>, options: &mut BTreeMap<String, Stri
             };
             put("force_quote", columns);
         } else {
-            let Some(name) = ["DELIMITER", "DELIMITERS", "NULL", "QUOTE", "ESCAPE", "ENCODING"].into_iter().find(|name| reader.take(&[name])) else {
+            let Some(name) =
+                ["DELIMITER", "DELIMITERS", "NULL", "QUOTE", "ESCAPE", "ENCODING"].into_iter().find(|name| reader.take(&[name]))
+            else {
                 return Err(reader.error_here());
             };
             reader.take(&["AS"]);

@@ -21,8 +21,8 @@ use datafusion::optimizer::push_down_filter::PushDownFilter;
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
-use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::physical_expr::expressions::{Column as PhysicalColumn, Literal};
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use engine::plan::{
     Aggregate, AggregateNode, Dataflow, Emit, Node, Sink, SourceNode, TableChangesNode, Window, WindowAggregateNode, WindowOutput,
 };
@@ -40,8 +40,16 @@ pub(crate) const HIDDEN: &str = "freshet.hidden";
 
 /// Functions whose answer depends on when they are asked.
 const CLOCKS: &[&str] = &[
-    "now", "current_date", "current_time", "current_timestamp", "clock_timestamp", "statement_timestamp", "transaction_timestamp", "localtimestamp",
-    "localtime", "timeofday",
+    "now",
+    "current_date",
+    "current_time",
+    "current_timestamp",
+    "clock_timestamp",
+    "statement_timestamp",
+    "transaction_timestamp",
+    "localtimestamp",
+    "localtime",
+    "timeofday",
 ];
 
 /// Options of streaming views.
@@ -85,12 +93,14 @@ pub(crate) fn plan(names: &Names<'_>, id: ObjectId, statement: &Statement) -> Re
     let mut builder = Builder { state: names.state, wishes: &wishes, windows: 0, notices: Vec::new() };
     let mut stream = builder.stream(&logical)?;
     if wishes.emit == Some(Emit::OnWindowClose) && builder.windows == 0 {
-        return Err(Error::new("42P20", "EMIT ON WINDOW CLOSE needs windows that can close")
-            .hint("Group by the columns of a window: FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY window_start, window_end."));
+        return Err(Error::new("42P20", "EMIT ON WINDOW CLOSE needs windows that can close").hint(
+            "Group by the columns of a window: FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY window_start, window_end.",
+        ));
     }
     if wishes.allowed_lateness_us > 0 && builder.windows == 0 {
-        return Err(Error::new("42P20", "ALLOW LATENESS needs a windowed aggregate")
-            .hint("Group by the columns of a window: FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY window_start, window_end."));
+        return Err(Error::new("42P20", "ALLOW LATENESS needs a windowed aggregate").hint(
+            "Group by the columns of a window: FROM TUMBLE(t, ts, INTERVAL '1 minute') GROUP BY window_start, window_end.",
+        ));
     }
     let notices = std::mem::take(&mut builder.notices);
     let blackhole = kind == "sink";
@@ -103,8 +113,11 @@ pub(crate) fn plan(names: &Names<'_>, id: ObjectId, statement: &Statement) -> Re
         Key::Columns(key) => key.clone(),
         Key::Lost(_) if blackhole => Vec::new(),
         Key::Lost(missing) => {
-            return Err(Error::new("0A000", format!("the result is updated by its key, but {missing} is not in the select list"))
-                .hint("Select every column of GROUP BY, or of the primary key of the table that is read."));
+            return Err(Error::new(
+                "0A000",
+                format!("the result is updated by its key, but {missing} is not in the select list"),
+            )
+            .hint("Select every column of GROUP BY, or of the primary key of the table that is read."));
         }
     };
     let result = stream.node.schema();
@@ -179,12 +192,15 @@ fn sink_options(options: &BTreeMap<String, String>) -> Result<()> {
     match options.get("connector").map(String::as_str) {
         Some("blackhole") => {}
         Some(other) => {
-            return Err(Error::new("0A000", format!("sinks with connector \"{other}\" are not supported")).hint("connector = 'blackhole' counts rows and drops them."));
+            return Err(Error::new("0A000", format!("sinks with connector \"{other}\" are not supported"))
+                .hint("connector = 'blackhole' counts rows and drops them."));
         }
         None => return Err(Error::new("22023", "option \"connector\" is missing").hint("Write WITH (connector = 'blackhole').")),
     }
     match options.keys().find(|option| *option != "connector") {
-        Some(option) => Err(Error::new("22023", format!("unknown option \"{option}\"")).hint("connector = 'blackhole' has no other options.")),
+        Some(option) => {
+            Err(Error::new("22023", format!("unknown option \"{option}\"")).hint("connector = 'blackhole' has no other options."))
+        }
         None => Ok(()),
     }
 }
@@ -207,8 +223,11 @@ fn refuse_clocks(plan: &LogicalPlan) -> Result<()> {
     })
     .map_err(translate)?;
     match found {
-        Some(name) => Err(Error::new("0A000", format!("{name}() is not possible in a continuous query: it would give another answer when it is run again"))
-            .hint("Use the time column of the stream, or put the condition into the SELECT that reads the view.")),
+        Some(name) => Err(Error::new(
+            "0A000",
+            format!("{name}() is not possible in a continuous query: it would give another answer when it is run again"),
+        )
+        .hint("Use the time column of the stream, or put the condition into the SELECT that reads the view.")),
         None => Ok(()),
     }
 }
@@ -269,12 +288,10 @@ impl Stream {
     fn moved(self, node: Node, schema: DFSchemaRef, from: &[Option<usize>]) -> Stream {
         let place = |column: usize| from.iter().position(|from| *from == Some(column));
         let key = match self.key {
-            Key::Columns(columns) => {
-                match columns.iter().find(|column| place(**column).is_none()) {
-                    Some(missing) => Key::Lost(format!("column \"{}\"", self.schema.field(*missing).name())),
-                    None => Key::Columns(columns.into_iter().filter_map(place).collect()),
-                }
-            }
+            Key::Columns(columns) => match columns.iter().find(|column| place(**column).is_none()) {
+                Some(missing) => Key::Lost(format!("column \"{}\"", self.schema.field(*missing).name())),
+                None => Key::Columns(columns.into_iter().filter_map(place).collect()),
+            },
             other => other,
         };
         let times = self.times.into_iter().filter_map(|time| Some(Time { column: place(time.column)?, ..time })).collect();
@@ -291,11 +308,21 @@ fn only_row(stream: Stream) -> Result<Stream> {
     let fields: Vec<_> = schema.fields().iter().cloned().chain([Arc::new(hidden)]).collect();
     let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
     let logical = DFSchema::try_from(Arc::clone(&schema)).map_err(translate)?;
-    Ok(Stream { node: Node::Project { input: Box::new(stream.node), exprs, schema }, schema: Arc::new(logical), key: stream.key, times: stream.times })
+    Ok(Stream {
+        node: Node::Project { input: Box::new(stream.node), exprs, schema },
+        schema: Arc::new(logical),
+        key: stream.key,
+        times: stream.times,
+    })
 }
 
 fn columns(schema: &Schema) -> Vec<Arc<dyn PhysicalExpr>> {
-    schema.fields().iter().enumerate().map(|(at, field)| Arc::new(PhysicalColumn::new(field.name(), at)) as Arc<dyn PhysicalExpr>).collect()
+    schema
+        .fields()
+        .iter()
+        .enumerate()
+        .map(|(at, field)| Arc::new(PhysicalColumn::new(field.name(), at)) as Arc<dyn PhysicalExpr>)
+        .collect()
 }
 
 struct Builder<'a> {
@@ -342,14 +369,22 @@ impl Builder<'_> {
                 Some(window) => self.window_assign(window),
                 None => Err(unsupported(extension.node.name(), "Leave it to the SELECT that reads the view.")),
             },
-            LogicalPlan::Sort(_) => Err(unsupported("ORDER BY", "A stream has no end to sort at: put ORDER BY into the SELECT that reads the view.")),
-            LogicalPlan::Limit(_) => Err(unsupported("LIMIT", "A stream has no first rows: put LIMIT into the SELECT that reads the view.")),
-            LogicalPlan::Join(_) => Err(unsupported("a join", "Make a streaming view of each side, and join them in a CREATE VIEW or the SELECT that reads them.")),
+            LogicalPlan::Sort(_) => {
+                Err(unsupported("ORDER BY", "A stream has no end to sort at: put ORDER BY into the SELECT that reads the view."))
+            }
+            LogicalPlan::Limit(_) => {
+                Err(unsupported("LIMIT", "A stream has no first rows: put LIMIT into the SELECT that reads the view."))
+            }
+            LogicalPlan::Join(_) => Err(unsupported(
+                "a join",
+                "Make a streaming view of each side, and join them in a CREATE VIEW or the SELECT that reads them.",
+            )),
             LogicalPlan::Window(_) => Err(unsupported("OVER", "Put the window function into the SELECT that reads the view.")),
             LogicalPlan::Unnest(_) => Err(unsupported("unnest()", "Put it into the SELECT that reads the view.")),
             LogicalPlan::RecursiveQuery(_) => Err(unsupported("WITH RECURSIVE", "Put it into the SELECT that reads the view.")),
             LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-                Err(Error::new("0A000", "a continuous query must read a table, a stream or a view").hint("For constant rows use CREATE TABLE … AS or CREATE VIEW."))
+                Err(Error::new("0A000", "a continuous query must read a table, a stream or a view")
+                    .hint("For constant rows use CREATE TABLE … AS or CREATE VIEW."))
             }
             other => Err(unsupported(&other.display().to_string(), "Put it into the SELECT that reads the view.")),
         }
@@ -371,7 +406,8 @@ impl Builder<'_> {
         let place = |column: &str| projection.iter().position(|at| definition.schema.field(*at).name() == column);
         if definition.kind == ObjectKind::StreamingTable {
             let source = sources::projected(sources::of_definition(definition)?, &projection)?;
-            let times = source.watermark.iter().map(|watermark| Time { column: watermark.column, behind_us: 0, rank: 0 }).collect();
+            let times =
+                source.watermark.iter().map(|watermark| Time { column: watermark.column, behind_us: 0, rank: 0 }).collect();
             return Ok(Stream { node: Node::Source(source), schema, key: Key::Append, times });
         }
         let watermark = definition.watermark.as_ref().and_then(|(column, behind)| Some((place(column)?, *behind)));
@@ -392,7 +428,8 @@ impl Builder<'_> {
             append_only,
             watermark,
         });
-        let times = watermark.iter().map(|(column, behind_us)| Time { column: *column, behind_us: *behind_us, rank: 0 }).collect();
+        let times =
+            watermark.iter().map(|(column, behind_us)| Time { column: *column, behind_us: *behind_us, rank: 0 }).collect();
         Ok(Stream { node, schema, key, times })
     }
 
@@ -409,7 +446,8 @@ impl Builder<'_> {
         // The same columns in the same order under the same names are no projection.
         let same = from.iter().enumerate().all(|(at, from)| *from == Some(at)) && result.fields() == input.node.schema().fields();
         let placeholder = input.node.clone();
-        let node = if same { placeholder } else { Node::Project { input: Box::new(placeholder), exprs: physical, schema: result } };
+        let node =
+            if same { placeholder } else { Node::Project { input: Box::new(placeholder), exprs: physical, schema: result } };
         Ok(input.moved(node, Arc::clone(schema), &from))
     }
 
@@ -463,7 +501,10 @@ impl Builder<'_> {
     /// Windows without an aggregate over them.
     fn window_assign(&mut self, window: &WindowAssign) -> Result<Stream> {
         if matches!(window.kind, Kind::Session { .. }) {
-            return Err(unsupported("SESSION without GROUP BY", "Group by window_start, window_end and the keys of the session."));
+            return Err(unsupported(
+                "SESSION without GROUP BY",
+                "Group by window_start, window_end and the keys of the session.",
+            ));
         }
         let (input, assigned, _) = self.below_window(window)?;
         let logical: &DFSchemaRef = datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(window);
@@ -563,7 +604,10 @@ impl Builder<'_> {
                 return Err(Error::new("XX000", format!("{expr} is no aggregate")));
             };
             if !params.order_by.is_empty() {
-                return Err(unsupported(&format!("ORDER BY within {}()", func.name()), "Leave the order to the SELECT that reads the view."));
+                return Err(unsupported(
+                    &format!("ORDER BY within {}()", func.name()),
+                    "Leave the order to the SELECT that reads the view.",
+                ));
             }
             if params.null_treatment.is_some() {
                 return Err(unsupported(&format!("IGNORE NULLS in {}()", func.name()), "Use FILTER (WHERE … IS NOT NULL)."));
@@ -603,7 +647,9 @@ fn session_keys(keys: &[usize], groups: &[Group], schema: &DFSchema) -> Result<(
         .collect();
     if let Some(missing) = keys.iter().find(|key| !grouped.contains(&Some(**key))) {
         let name = schema.field(*missing).name();
-        return Err(Error::new("0A000", format!("sessions by \"{name}\" must be grouped by it")).hint(format!("Add {name} to GROUP BY.")));
+        return Err(
+            Error::new("0A000", format!("sessions by \"{name}\" must be grouped by it")).hint(format!("Add {name} to GROUP BY."))
+        );
     }
     if grouped.iter().any(|column| !column.is_some_and(|column| keys.contains(&column))) {
         return Err(Error::new("0A000", "sessions can only be grouped by their keys")
@@ -659,7 +705,10 @@ impl<'a> Windowed<'a> {
         let calls = aggregate.aggr_expr.iter().map(|call| below.inlined(unaliased(call), schema)).collect::<Result<Vec<_>>>()?;
         for expr in &calls {
             if uses_window(expr, own, width)? {
-                return Err(unsupported("an aggregate of a window's own columns", "Compute it from window_start and window_end in the select list."));
+                return Err(unsupported(
+                    "an aggregate of a window's own columns",
+                    "Compute it from window_start and window_end in the select list.",
+                ));
             }
         }
         for filter in &below.filters {
@@ -710,7 +759,11 @@ impl<'a> Below<'a> {
         match plan {
             LogicalPlan::Extension(extension) => Ok(extension.node.as_any().downcast_ref::<WindowAssign>().map(|window| {
                 let schema: &DFSchemaRef = datafusion::logical_expr::UserDefinedLogicalNodeCore::schema(window);
-                Below { window, columns: schema.iter().map(|(qualifier, field)| Expr::Column(Column::from((qualifier, field)))).collect(), filters: Vec::new() }
+                Below {
+                    window,
+                    columns: schema.iter().map(|(qualifier, field)| Expr::Column(Column::from((qualifier, field)))).collect(),
+                    filters: Vec::new(),
+                }
             })),
             LogicalPlan::SubqueryAlias(alias) => Below::of(&alias.input),
             LogicalPlan::Projection(projection) => {
@@ -783,10 +836,15 @@ fn describe(node: &Node, depth: usize, text: &mut String) {
     let (line, inputs): (String, Vec<&Node>) = match node {
         Node::Source(source) => {
             let watermark = match &source.watermark {
-                Some(watermark) => format!("; watermark on {}, {} behind", source.schema.field(watermark.column).name(), us(watermark.delay_us)),
+                Some(watermark) => {
+                    format!("; watermark on {}, {} behind", source.schema.field(watermark.column).name(), us(watermark.delay_us))
+                }
                 None => String::new(),
             };
-            (format!("Source: {} ({}), columns {}{watermark}", source.name, source.connector.connector, names(&source.schema)), Vec::new())
+            (
+                format!("Source: {} ({}), columns {}{watermark}", source.name, source.connector.connector, names(&source.schema)),
+                Vec::new(),
+            )
         }
         Node::TableChanges(changes) => {
             let mode = if changes.append_only { "rows are only added" } else { "rows change" };
@@ -794,7 +852,9 @@ fn describe(node: &Node, depth: usize, text: &mut String) {
         }
         Node::Filter { input, predicate } => (format!("Filter: {predicate}"), vec![input.as_ref()]),
         Node::Project { input, exprs, .. } => (format!("Project: {}", list(exprs)), vec![input.as_ref()]),
-        Node::WindowAssign { input, window, .. } => (format!("WindowAssign: {:?} over {}", window.kind, input.schema().field(window.column).name()), vec![input.as_ref()]),
+        Node::WindowAssign { input, window, .. } => {
+            (format!("WindowAssign: {:?} over {}", window.kind, input.schema().field(window.column).name()), vec![input.as_ref()])
+        }
         Node::WindowAggregate(aggregate) => {
             let emit = match (aggregate.emit, aggregate.allowed_lateness_us) {
                 (Emit::OnWindowClose, 0) => "once, when the window closes".to_owned(),
@@ -816,7 +876,10 @@ fn describe(node: &Node, depth: usize, text: &mut String) {
                 None if aggregate.group.is_empty() => "state is one row".to_owned(),
                 None => "state grows with the number of groups".to_owned(),
             };
-            (format!("Aggregate: by ({}), {}; {bound}", list(&aggregate.group), calls(&aggregate.aggregates)), vec![aggregate.input.as_ref()])
+            (
+                format!("Aggregate: by ({}), {}; {bound}", list(&aggregate.group), calls(&aggregate.aggregates)),
+                vec![aggregate.input.as_ref()],
+            )
         }
         Node::Union { inputs, .. } => ("Union".to_owned(), inputs.iter().collect()),
     };

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use catalog::Definition;
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use sqlparser::ast::{self, AssignmentTarget, FromTable, Ident, ObjectName, SelectItem, SetExpr, TableFactor, TableObject, TableWithJoins};
+use sqlparser::ast::{
+    self, AssignmentTarget, FromTable, Ident, ObjectName, SelectItem, SetExpr, TableFactor, TableObject, TableWithJoins,
+};
 
 use super::provider::Names;
 use super::{output, rewrite, types};
@@ -45,7 +47,10 @@ pub(crate) fn insert(names: &Names<'_>, insert: &ast::Insert) -> Result<(Arc<Def
     for column in &insert.columns {
         let column = column.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
         if definition.schema.column_with_name(&column).is_none() {
-            return Err(Error::new("42703", format!("column \"{column}\" of relation \"{}\" does not exist", definition.name.name)));
+            return Err(Error::new(
+                "42703",
+                format!("column \"{column}\" of relation \"{}\" does not exist", definition.name.name),
+            ));
         }
     }
     let Some(source) = insert.source.as_mut() else {
@@ -60,11 +65,16 @@ pub(crate) fn insert(names: &Names<'_>, insert: &ast::Insert) -> Result<(Arc<Def
         for row in &mut values.rows {
             let row = &mut row.content;
             if row.len() != width && !(insert.columns.is_empty() && row.len() < width) {
-                let what = if row.len() > width { "more expressions than target columns" } else { "more target columns than expressions" };
+                let what = if row.len() > width {
+                    "more expressions than target columns"
+                } else {
+                    "more target columns than expressions"
+                };
                 return Err(Error::new("42601", format!("INSERT has {what}")));
             }
             for (value, column) in row.iter_mut().zip(&columns) {
-                if matches!(value, ast::Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default")) {
+                if matches!(value, ast::Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"))
+                {
                     let default = defaults.iter().find(|(name, _)| name == column).map(|(_, default)| default.clone());
                     *value = default.unwrap_or_else(|| ast::Expr::value(ast::Value::Null));
                 }
@@ -76,7 +86,8 @@ pub(crate) fn insert(names: &Names<'_>, insert: &ast::Insert) -> Result<(Arc<Def
             if values.rows.iter().any(|row| row.content.len() != shortest) {
                 return Err(Error::new("42601", "VALUES lists must all be the same length"));
             }
-            insert.columns = columns[..shortest].iter().map(|column| ObjectName::from(vec![Ident::with_quote('"', column)])).collect();
+            insert.columns =
+                columns[..shortest].iter().map(|column| ObjectName::from(vec![Ident::with_quote('"', column)])).collect();
         }
     }
     rewrite::apply(source.as_mut())?;
@@ -106,7 +117,8 @@ fn select(columns: Vec<ast::Expr>, from: Vec<TableWithJoins>, selection: Option<
     let mut query = *query;
     if let SetExpr::Select(select) = query.body.as_mut() {
         // Names are ours alone, so that they meet no other.
-        let named = |(at, expr)| SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', format!("{}{at}", rewrite::COPY)) };
+        let named =
+            |(at, expr)| SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', format!("{}{at}", rewrite::COPY)) };
         select.projection = columns.into_iter().enumerate().map(named).collect();
         select.from = from;
         select.selection = selection;
@@ -152,20 +164,29 @@ pub(crate) fn modify(names: &Names<'_>, statement: &Statement) -> Result<(Arc<De
             let mut set = vec![false; fields.len()];
             for assignment in &update.assignments {
                 let AssignmentTarget::ColumnName(target) = &assignment.target else {
-                    return Err(Error::new("0A000", "assigning several columns at once is not supported").hint("Write SET a = …, b = …."));
+                    return Err(
+                        Error::new("0A000", "assigning several columns at once is not supported").hint("Write SET a = …, b = ….")
+                    );
                 };
                 let target = target.0.last().and_then(|part| part.as_ident()).map(fold).unwrap_or_default();
                 let Some((at, _)) = definition.schema.column_with_name(&target) else {
-                    return Err(Error::new("42703", format!("column \"{target}\" of relation \"{}\" does not exist", definition.name.name)));
+                    return Err(Error::new(
+                        "42703",
+                        format!("column \"{target}\" of relation \"{}\" does not exist", definition.name.name),
+                    ));
                 };
                 if std::mem::replace(&mut set[at], true) {
                     return Err(Error::new("42601", format!("multiple assignments to same column \"{target}\"")));
                 }
                 columns[fields.len() + at] = match &assignment.value {
-                    ast::Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default") => defaults(&definition)?
-                        .into_iter()
-                        .find(|(name, _)| *name == target)
-                        .map_or_else(|| ast::Expr::value(ast::Value::Null), |(_, default)| default),
+                    ast::Expr::Identifier(ident)
+                        if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default") =>
+                    {
+                        defaults(&definition)?
+                            .into_iter()
+                            .find(|(name, _)| *name == target)
+                            .map_or_else(|| ast::Expr::value(ast::Value::Null), |(_, default)| default)
+                    }
                     value => value.clone(),
                 };
             }
@@ -196,7 +217,12 @@ pub(crate) fn modify(names: &Names<'_>, statement: &Statement) -> Result<(Arc<De
             } else {
                 return Err(Error::new(
                     "42804",
-                    format!("column \"{}\" is of type {} but expression is of type {}", target.name(), types::name(target), types::name(field)),
+                    format!(
+                        "column \"{}\" is of type {} but expression is of type {}",
+                        target.name(),
+                        types::name(target),
+                        types::name(field)
+                    ),
                 )
                 .hint("You will need to rewrite or cast the expression."));
             };

@@ -67,7 +67,9 @@ fn translate_at(error: DataFusionError, position: &mut Option<usize>) -> Error {
             error if error.sqlstate == "0A000" => Error::new("0A000", format!("not supported: {}", error.message)),
             error => error,
         },
-        DataFusionError::Execution(text) | DataFusionError::Internal(text) | DataFusionError::Configuration(text) => of_text(&text, "XX000"),
+        DataFusionError::Execution(text) | DataFusionError::Internal(text) | DataFusionError::Configuration(text) => {
+            of_text(&text, "XX000")
+        }
         DataFusionError::IoError(error) => Error::new("58030", error.to_string()),
         DataFusionError::ObjectStore(error) => Error::new("58030", error.to_string()),
         other => of_text(&other.to_string(), "XX000"),
@@ -113,7 +115,8 @@ fn schema_error(error: SchemaError, position: &mut Option<usize>) -> Error {
                 return Error::new("42P01", format!("missing FROM-clause entry for table \"{}\"", relation.table()));
             }
             let error = Error::new("42703", format!("column {name} does not exist"));
-            match parser::nearest(&field.name, valid_fields.iter().map(|valid| valid.name.as_str())) {
+            let known = valid_fields.iter().map(|valid| valid.name.split(super::rewrite::COPY).next().unwrap_or_default());
+            match parser::nearest(&field.name, known) {
                 Some(near) => error.hint(format!("Perhaps you meant to reference the column \"{near}\".")),
                 None => error,
             }
@@ -132,12 +135,29 @@ fn schema_error(error: SchemaError, position: &mut Option<usize>) -> Error {
 fn strip(text: &str) -> String {
     let mut text = text.split("\n\nbacktrace:").next().unwrap_or(text).trim();
     for prefix in [
-        "Arrow error: ", "External error: ", "Execution error: ", "Error during planning: ", "Schema error: ", "Internal error: ",
-        "Cast error: ", "Compute error: ", "Invalid argument error: ", "Parser error: ", "Arithmetic overflow: ", "type_coercion", "caused by",
+        "Arrow error: ",
+        "External error: ",
+        "Execution error: ",
+        "Error during planning: ",
+        "Schema error: ",
+        "Internal error: ",
+        "Cast error: ",
+        "Compute error: ",
+        "Invalid argument error: ",
+        "Parser error: ",
+        "Arithmetic overflow: ",
+        "type_coercion",
+        "caused by",
     ] {
         text = text.strip_prefix(prefix).unwrap_or(text).trim_start();
     }
-    text.trim_end_matches('.').split("This issue was likely caused by a bug").next().unwrap_or(text).trim().trim_end_matches('.').to_owned()
+    text.trim_end_matches('.')
+        .split("This issue was likely caused by a bug")
+        .next()
+        .unwrap_or(text)
+        .trim()
+        .trim_end_matches('.')
+        .to_owned()
 }
 
 /// The text between the first two of these quotes after `start`.
@@ -164,7 +184,11 @@ fn of_text(text: &str, otherwise: &'static str) -> Error {
         let name = quoted(&text, "", '\'').unwrap_or_default();
         return Error::new("42883", format!("function {name} does not exist"));
     }
-    if has("no function matches the given name") || has("failed to coerce arguments") || has("does not support zero arguments") || has("candidate functions") {
+    if has("no function matches the given name")
+        || has("failed to coerce arguments")
+        || has("does not support zero arguments")
+        || has("candidate functions")
+    {
         let call = quoted(&text, "name and argument types", '\'').or_else(|| quoted(&text, "", '\''));
         let call = call.map_or_else(|| "with these argument types".to_owned(), |call| call.to_lowercase());
         return Error::new("42883", format!("function {call} does not exist"))
@@ -175,7 +199,10 @@ fn of_text(text: &str, otherwise: &'static str) -> Error {
             .detail(text)
             .hint("No operator matches the given name and argument types. You might need to add explicit type casts.");
     }
-    if has("must be in the group by clause") || has("could not be resolved from available columns") || has("must appear in the group by") {
+    if has("must be in the group by clause")
+        || has("could not be resolved from available columns")
+        || has("must appear in the group by")
+    {
         let column = quoted(&text, "", '"').map(|column| column.trim_matches('"').to_owned());
         let column = column.map_or_else(|| "a column".to_owned(), |column| format!("column \"{column}\""));
         return Error::new("42803", format!("{column} must appear in the GROUP BY clause or be used in an aggregate function"));
@@ -188,7 +215,13 @@ fn of_text(text: &str, otherwise: &'static str) -> Error {
     if has("overflow") || has("can't cast value") || has("too large to store") || has("out of range") {
         return Error::new("22003", "value out of range").detail(text);
     }
-    if has("cannot be used to filter") || has("expected boolean") || has("filter predicate") || has("unsupported cast") || has("cannot cast") || has("types are not compatible") {
+    if has("cannot be used to filter")
+        || has("expected boolean")
+        || has("filter predicate")
+        || has("unsupported cast")
+        || has("cannot cast")
+        || has("types are not compatible")
+    {
         return Error::new("42804", text);
     }
     if has("column count doesn't match insert") {

@@ -33,7 +33,8 @@ impl JsonOperators {
         let (base, mut keys) = match (inner.func.name(), inner.args.as_slice()) {
             ("json_get", [base, first]) => (base, vec![key(first)?]),
             ("json_get_path", [base, Expr::Literal(ScalarValue::List(list), _)]) => {
-                let keys = list.values().as_any().downcast_ref::<arrow::array::StringArray>()?.iter().map(|key| key.map(str::to_owned));
+                let keys =
+                    list.values().as_any().downcast_ref::<arrow::array::StringArray>()?.iter().map(|key| key.map(str::to_owned));
                 (base, keys.collect::<Option<Vec<_>>>()?)
             }
             _ => return None,
@@ -48,7 +49,9 @@ impl JsonOperators {
 /// A constant key that names a field and nothing else.
 fn key(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) if text.parse::<i64>().is_err() => Some(text.clone()),
+        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) if text.parse::<i64>().is_err() => {
+            Some(text.clone())
+        }
         _ => None,
     }
 }
@@ -59,12 +62,15 @@ impl ExprPlanner for JsonOperators {
         let both = || vec![left.clone(), right.clone()];
         let planned = match op {
             BinaryOperator::Arrow => self.path(left, right, "json_get_path").or_else(|| self.call("json_get", both())),
-            BinaryOperator::LongArrow => self.path(left, right, "json_get_path_text").or_else(|| self.call("json_get_text", both())),
+            BinaryOperator::LongArrow => {
+                self.path(left, right, "json_get_path_text").or_else(|| self.call("json_get_text", both()))
+            }
             BinaryOperator::HashArrow => self.call("json_get_path", both()),
             BinaryOperator::HashLongArrow => self.call("json_get_path_text", both()),
             BinaryOperator::AtArrow | BinaryOperator::ArrowAt => {
                 // On arrays it stays what DataFusion makes of it.
-                let array = matches!(left.get_type(schema), Ok(DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)));
+                let array =
+                    matches!(left.get_type(schema), Ok(DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..)));
                 let (container, part) = if *op == BinaryOperator::AtArrow { (left, right) } else { (right, left) };
                 if array { None } else { self.call("jsonb_contains", vec![container.clone(), part.clone()]) }
             }

@@ -34,9 +34,10 @@ pub(crate) fn settled(data_type: &DataType) -> DataType {
         DataType::Decimal256(precision, scale) => DataType::Decimal128((*precision).min(38), (*scale).min(38)),
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => DataType::Decimal128(*precision, *scale),
         DataType::Dictionary(_, value) => settled(value),
-        DataType::List(element) | DataType::LargeList(element) | DataType::ListView(element) | DataType::FixedSizeList(element, _) => {
-            DataType::List(settled_field(element))
-        }
+        DataType::List(element)
+        | DataType::LargeList(element)
+        | DataType::ListView(element)
+        | DataType::FixedSizeList(element, _) => DataType::List(settled_field(element)),
         other => other.clone(),
     }
 }
@@ -73,7 +74,8 @@ pub(crate) fn finish(plan: LogicalPlan) -> Result<LogicalPlan> {
     for field in schema.fields() {
         *seen.entry(plain(field.name())).or_default() += 1;
     }
-    let settled_already = schema.fields().iter().all(|field| settled(field.data_type()) == *field.data_type() && !field.name().contains(COPY));
+    let settled_already =
+        schema.fields().iter().all(|field| settled(field.data_type()) == *field.data_type() && !field.name().contains(COPY));
     if settled_already {
         return Ok(plan);
     }
@@ -83,7 +85,8 @@ pub(crate) fn finish(plan: LogicalPlan) -> Result<LogicalPlan> {
         .map(|(qualifier, field)| {
             let name = plain(field.name());
             at += 1;
-            let relation = if seen.get(name).is_some_and(|n| *n > 1) { Some(TableReference::bare(format!("{COPY}{at}"))) } else { None };
+            let relation =
+                if seen.get(name).is_some_and(|n| *n > 1) { Some(TableReference::bare(format!("{COPY}{at}"))) } else { None };
             settle(qualifier, field).alias_qualified(relation, name)
         })
         .collect();
@@ -97,7 +100,8 @@ pub(crate) fn unique(plan: LogicalPlan) -> Result<LogicalPlan> {
     for field in schema.fields() {
         let name = plain(field.name());
         if !seen.insert(name) {
-            return Err(Error::new("42701", format!("column \"{name}\" specified more than once")).hint("Give the columns different names with AS."));
+            return Err(Error::new("42701", format!("column \"{name}\" specified more than once"))
+                .hint("Give the columns different names with AS."));
         }
     }
     let exprs = schema.iter().map(|(qualifier, field)| settle(qualifier, field).alias(field.name().clone())).collect();
@@ -114,7 +118,8 @@ pub(crate) fn named(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan> 
         schema.fields().iter().enumerate().map(|(at, field)| names.get(at).map_or(plain(field.name()), String::as_str)).collect();
     let mut seen = HashSet::new();
     if let Some(name) = all.iter().find(|name| !seen.insert(**name)) {
-        return Err(Error::new("42701", format!("column \"{name}\" specified more than once")).hint("Give the columns different names with AS."));
+        return Err(Error::new("42701", format!("column \"{name}\" specified more than once"))
+            .hint("Give the columns different names with AS."));
     }
     let exprs = schema.iter().zip(&all).map(|((qualifier, field), name)| settle(qualifier, field).alias(*name)).collect();
     project(plan, exprs)
@@ -124,7 +129,11 @@ pub(crate) fn named(plan: LogicalPlan, names: &[String]) -> Result<LogicalPlan> 
 fn settle(qualifier: Option<&TableReference>, field: &FieldRef) -> Expr {
     let column = Expr::from((qualifier, field));
     let target = settled(field.data_type());
-    if target == *field.data_type() { column } else { Expr::Cast(Cast::new_from_field(Box::new(column), Arc::new(field.as_ref().clone().with_data_type(target)))) }
+    if target == *field.data_type() {
+        column
+    } else {
+        Expr::Cast(Cast::new_from_field(Box::new(column), Arc::new(field.as_ref().clone().with_data_type(target))))
+    }
 }
 
 pub(crate) fn project(plan: LogicalPlan, exprs: Vec<Expr>) -> Result<LogicalPlan> {

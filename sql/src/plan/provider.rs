@@ -4,17 +4,19 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use catalog::{Definition, ObjectId, ObjectKind, ObjectName, Version};
 use datafusion::catalog::{TableFunctionArgs, TableProvider};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::{Constraints, DFSchema, DataFusionError, Result, TableReference};
+use datafusion::common::{Column, Constraints, DFSchema, DataFusionError, Result, ScalarValue, TableReference};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 
@@ -33,6 +35,8 @@ pub(crate) trait Objects {
     fn table(&self, id: ObjectId) -> Option<Arc<dyn TableProvider>>;
     /// A relation that is not in the catalog.
     fn system(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>>;
+    /// A table function that is not in the catalog.
+    fn function(&self, schema: &str, name: &str, arguments: &[ScalarValue]) -> Option<crate::Result<Arc<dyn TableProvider>>>;
     /// All names, for hints.
     fn names(&self) -> Vec<ObjectName>;
 }
@@ -54,6 +58,10 @@ impl Objects for AtVersion<'_> {
 
     fn system(&self, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>> {
         self.system.relation(self.version, schema, name)
+    }
+
+    fn function(&self, schema: &str, name: &str, arguments: &[ScalarValue]) -> Option<crate::Result<Arc<dyn TableProvider>>> {
+        self.system.function(schema, name, arguments)
     }
 
     fn names(&self) -> Vec<ObjectName> {
@@ -119,7 +127,12 @@ impl<'a> Names<'a> {
     /// A name that no query can write.
     pub(crate) const TARGET: &'static str = "\u{1f}target";
 
-    pub(crate) fn new(state: &'a SessionState, settings: &'a SessionSettings, objects: &'a dyn Objects, reading: Reading) -> Self {
+    pub(crate) fn new(
+        state: &'a SessionState,
+        settings: &'a SessionSettings,
+        objects: &'a dyn Objects,
+        reading: Reading,
+    ) -> Self {
         Names { state, settings, objects, reading, used: RefCell::default(), depth: 0, target: RefCell::default() }
     }
 
@@ -164,8 +177,10 @@ impl<'a> Names<'a> {
         self.used.borrow_mut().insert(definition.id);
         match definition.kind {
             ObjectKind::Table => Ok(definition),
-            kind => Err(Error::new("42809", format!("\"{}\" is a {}, which cannot be changed by hand", name.name, kind_name(kind)))
-                .hint("INSERT, UPDATE, DELETE and COPY FROM work on tables made by CREATE TABLE.")),
+            kind => {
+                Err(Error::new("42809", format!("\"{}\" is a {}, which cannot be changed by hand", name.name, kind_name(kind)))
+                    .hint("INSERT, UPDATE, DELETE and COPY FROM work on tables made by CREATE TABLE."))
+            }
         }
     }
 
@@ -187,8 +202,11 @@ impl<'a> Names<'a> {
         for schema in self.schemas(schema) {
             if let Some(relation) = self.objects.system(schema, name) {
                 if self.reading == Reading::Continuously {
-                    return Err(Error::new("0A000", format!("the system relation {schema}.{name} cannot be read by a streaming view"))
-                        .hint("Use CREATE VIEW: its query runs whenever it is read."));
+                    return Err(Error::new(
+                        "0A000",
+                        format!("the system relation {schema}.{name} cannot be read by a streaming view"),
+                    )
+                    .hint("Use CREATE VIEW: its query runs whenever it is read."));
                 }
                 return Ok(provider_as_source(relation));
             }
@@ -205,14 +223,16 @@ impl<'a> Names<'a> {
     fn source(&self, definition: Arc<Definition>) -> crate::Result<Arc<dyn TableSource>> {
         match (definition.kind, self.reading) {
             (ObjectKind::View, _) => self.view(&definition),
-            (ObjectKind::Sink | ObjectKind::Schema, _) => {
-                Err(Error::new("42809", format!("\"{}\" is a {}, which has no rows", definition.name.name, kind_name(definition.kind))))
-            }
-            (_, Reading::Continuously) => Ok(Arc::new(StreamSource { definition })),
+            (ObjectKind::Sink | ObjectKind::Schema, _) => Err(Error::new(
+                "42809",
+                format!("\"{}\" is a {}, which has no rows", definition.name.name, kind_name(definition.kind)),
+            )),
+            (_, Reading::Continuously) => visible(Arc::new(StreamSource { definition })),
             (ObjectKind::StreamingTable, Reading::Once) => Ok(provider_as_source(Arc::new(SourceTable::new(&definition)?))),
             (_, Reading::Once) => {
                 let table = self.objects.table(definition.id);
-                table.map(provider_as_source).ok_or_else(|| Error::new("XX000", format!("{} has no table", definition.name)))
+                let table = table.ok_or_else(|| Error::new("XX000", format!("{} has no table", definition.name)))?;
+                visible(provider_as_source(table))
             }
         }
     }
@@ -267,6 +287,21 @@ impl<'a> Names<'a> {
     }
 }
 
+/// A source without the columns that queries do not see.
+fn visible(source: Arc<dyn TableSource>) -> crate::Result<Arc<dyn TableSource>> {
+    let schema = source.schema();
+    let hidden = |field: &Field| field.metadata().contains_key(super::continuous::HIDDEN);
+    if !schema.fields().iter().any(|field| hidden(field)) {
+        return Ok(source);
+    }
+    let columns =
+        schema.fields().iter().filter(|field| !hidden(field)).map(|field| Expr::Column(Column::from_name(field.name())));
+    let plan = LogicalPlanBuilder::scan("stored", source, None)
+        .and_then(|scan| scan.project(columns))
+        .and_then(LogicalPlanBuilder::build);
+    Ok(provider_as_source(Arc::new(ViewTable::new(plan.map_err(crate::translate)?, None))))
+}
+
 /// What Postgres would call it.
 pub(crate) fn kind_name(kind: ObjectKind) -> &'static str {
     match kind {
@@ -289,17 +324,30 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
-        let function = self.state.table_functions().get(name).cloned();
-        let function = function.ok_or_else(|| outside(Error::new("42883", format!("function {name} does not exist"))))?;
         let context = SimplifyContext::builder()
             .with_config_options(Arc::clone(self.state.config_options()))
             .with_query_execution_start_time(self.state.execution_props().query_execution_start_time)
             .build();
         let simplifier = ExprSimplifier::new(context);
         let schema = DFSchema::empty();
-        let args =
-            args.into_iter().map(|arg| simplifier.coerce(arg, &schema).and_then(|arg| simplifier.simplify(arg))).collect::<Result<Vec<_>>>()?;
-        Ok(provider_as_source(function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?))
+        let args = args
+            .into_iter()
+            .map(|arg| simplifier.coerce(arg, &schema).and_then(|arg| simplifier.simplify(arg)))
+            .collect::<Result<Vec<_>>>()?;
+        let (schema, bare) = name.split_once('.').map_or((None, name), |(schema, name)| (Some(schema), name));
+        if let Some(function) =
+            self.state.table_functions().get(bare).filter(|_| schema.is_none_or(|schema| schema == "pg_catalog"))
+        {
+            return Ok(provider_as_source(function.create_table_provider_with_args(TableFunctionArgs::new(&args, self.state))?));
+        }
+        let constants: Option<Vec<ScalarValue>> = args.iter().map(|arg| arg.as_literal().cloned()).collect();
+        let constants =
+            constants.ok_or_else(|| outside(Error::new("0A000", format!("arguments of {name} must be constants"))))?;
+        let found = self.schemas(schema).into_iter().find_map(|schema| self.objects.function(schema, bare, &constants));
+        match found {
+            Some(table) => table.map(provider_as_source).map_err(outside),
+            None => Err(outside(Error::new("42883", format!("function {name} does not exist")))),
+        }
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {

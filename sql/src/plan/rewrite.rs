@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    self, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut,
+    self, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query,
+    Select, SelectItem, SetExpr, TableAlias, TableFactor, TableFunctionArgs, Value, VisitMut, VisitorMut,
 };
 
 use super::window;
@@ -54,8 +54,17 @@ impl VisitorMut for Rewriter {
                 {
                     function.name.0.remove(0);
                 }
+                // `mod` is an operator.
+                if function.name.to_string().eq_ignore_ascii_case("mod")
+                    && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(left)), FunctionArg::Unnamed(FunctionArgExpr::Expr(right))] =
+                        arguments(function).as_slice()
+                {
+                    let nested = |expr: &Expr| Box::new(Expr::Nested(Box::new(expr.clone())));
+                    *expr = Expr::BinaryOp { left: nested(left), op: BinaryOperator::Modulo, right: nested(right) };
+                }
             }
             Expr::BinaryOp { op, .. } => {
+                // OPERATOR(pg_catalog.~), as psql writes it.
                 if let BinaryOperator::PGCustomBinaryOperator(parts) = op
                     && let Some(plain) = parts.last().and_then(|name| operator(name))
                 {
@@ -120,24 +129,38 @@ fn body(set: &mut SetExpr) -> Result<()> {
 // ---- names of columns ----
 
 fn name_columns(select: &mut Select) {
-    let wildcard = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    let all = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
+    let all_of: Vec<String> = select
+        .projection
+        .iter()
+        .filter_map(|item| match item {
+            SelectItem::QualifiedWildcard(ast::SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                name.0.last()?.as_ident().map(fold)
+            }
+            _ => None,
+        })
+        .collect();
     let mut taken = HashSet::new();
     for item in &mut select.projection {
-        let (name, quoted, plain) = match item {
+        let (name, has_name, there) = match item {
             SelectItem::UnnamedExpr(expr) => match expr {
-                Expr::Identifier(ident) => (fold(ident), None, true),
-                Expr::CompoundIdentifier(parts) => (parts.last().map(fold).unwrap_or_default(), None, true),
-                _ => (column_name(expr), None, false),
+                Expr::Identifier(ident) => (fold(ident), true, all),
+                Expr::CompoundIdentifier(parts) => {
+                    let relation = parts.iter().rev().nth(1).map(fold);
+                    let there = all || relation.is_some_and(|relation| all_of.contains(&relation));
+                    (parts.last().map(fold).unwrap_or_default(), true, there)
+                }
+                _ => (column_name(expr), false, false),
             },
-            SelectItem::ExprWithAlias { alias, .. } => (fold(alias), Some(()), false),
+            SelectItem::ExprWithAlias { alias, .. } => (fold(alias), true, false),
             _ => continue,
         };
-        // Beside a wildcard a named column may be there twice.
-        let repeated = !taken.insert(name.clone()) || wildcard && plain;
+        // What a wildcard of the same relation holds already is there twice.
+        let repeated = !taken.insert(name.clone()) || there;
         let name = if repeated {
             let copy = (2..).map(|n| format!("{name}{COPY}{n}")).find(|copy| taken.insert(copy.clone()));
             copy.unwrap_or(name)
-        } else if plain || quoted.is_some() {
+        } else if has_name {
             continue;
         } else {
             name

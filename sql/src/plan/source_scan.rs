@@ -36,8 +36,11 @@ impl SourceTable {
     pub(crate) fn new(definition: &Definition) -> crate::Result<Self> {
         let source = sources::of_definition(definition)?;
         if !sources::is_bounded(&source.connector) {
-            return Err(Error::new("0A000", format!("\"{}\" is a stream without an end, of which nothing is stored", definition.name.name))
-                .hint("Read it through a streaming view, or store it: CREATE STREAMING TABLE … WITH (retention = '7 days', …)."));
+            return Err(Error::new(
+                "0A000",
+                format!("\"{}\" is a stream without an end, of which nothing is stored", definition.name.name),
+            )
+            .hint("Read it through a streaming view, or store it: CREATE STREAMING TABLE … WITH (retention = '7 days', …)."));
         }
         Ok(SourceTable { source })
     }
@@ -53,7 +56,13 @@ impl TableProvider for SourceTable {
         TableType::Base
     }
 
-    async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let all: Vec<usize>;
         let projection = match projection {
             Some(projection) => projection,
@@ -62,7 +71,8 @@ impl TableProvider for SourceTable {
                 &all
             }
         };
-        let source = sources::projected(self.source.clone(), projection).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let source =
+            sources::projected(self.source.clone(), projection).map_err(|error| DataFusionError::External(Box::new(error)))?;
         let schema = Arc::clone(&source.schema);
         let partition = Arc::new(Scan { source });
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![partition], None, [], false, limit)?))

@@ -27,18 +27,18 @@ pub(crate) fn source(id: ObjectId, name: String, create: &CreateStreamingTable) 
         };
         Error::new("22023", "option \"connector\" is missing").hint(hint)
     })?;
-    let mut duration = |names: &[&str]| -> Result<Option<i64>> {
+    let mut take = |names: &[&str]| -> Result<Option<i64>> {
         let mut value = None;
         for name in names {
             value = options.remove(*name).or(value);
         }
         value.map(|value| length(names[0], &value)).transpose()
     };
-    let idle_timeout_us = duration(&IDLE_TIMEOUT)?;
-    let max_future_us = duration(&MAX_FUTURE)?;
-    let retention = duration(&[RETENTION])?;
-    if retention.is_some_and(|retention| retention <= 0) {
-        return Err(Error::new("22023", "option \"retention\" must be greater than zero"));
+    let idle_timeout_us = take(&IDLE_TIMEOUT)?;
+    let max_future_us = take(&MAX_FUTURE)?;
+    // Whether and for how long rows are stored is the server's: here it is only a length of time, or none.
+    if let Some(retention) = options.remove(RETENTION).filter(|text| !text.trim().eq_ignore_ascii_case("none")) {
+        length(RETENTION, &retention)?;
     }
     let connector = ConnectorSpec {
         connector: connector.to_lowercase(),
@@ -62,7 +62,8 @@ pub(crate) fn source(id: ObjectId, name: String, create: &CreateStreamingTable) 
 /// An option that no connector knows may be a misspelling of one of ours.
 fn with_own_options(error: Error, connector: &ConnectorSpec) -> Error {
     let own = [IDLE_TIMEOUT[0], MAX_FUTURE[0], RETENTION];
-    let near = connector.options.keys().filter(|key| error.message.contains(&format!("\"{key}\""))).find_map(|key| nearest(key, own));
+    let near =
+        connector.options.keys().filter(|key| error.message.contains(&format!("\"{key}\""))).find_map(|key| nearest(key, own));
     match near {
         Some(near) => error.hint(format!("Perhaps you meant \"{near}\".")),
         None => error,
@@ -96,7 +97,8 @@ fn columns(create: &CreateStreamingTable, connector: &ConnectorSpec) -> Result<V
     }
     for include in &create.include {
         if columns.iter().any(|column| *column.field.name() == include.column) {
-            return Err(Error::new("42701", format!("column \"{}\" specified more than once", include.column)).hint("Name it: INCLUDE … AS another_name."));
+            return Err(Error::new("42701", format!("column \"{}\" specified more than once", include.column))
+                .hint("Name it: INCLUDE … AS another_name."));
         }
         columns.push(included(include));
     }
@@ -133,8 +135,10 @@ fn time_column(schema: &Schema, column: &str) -> Result<usize> {
     };
     match field.data_type() {
         DataType::Timestamp(TimeUnit::Microsecond, _) => Ok(at),
-        _ => Err(Error::new("42804", format!("a watermark needs a time, but column \"{column}\" has type {}", types::name(field)))
-            .hint("Declare the column as TIMESTAMP or TIMESTAMPTZ.")),
+        _ => {
+            Err(Error::new("42804", format!("a watermark needs a time, but column \"{column}\" has type {}", types::name(field)))
+                .hint("Declare the column as TIMESTAMP or TIMESTAMPTZ."))
+        }
     }
 }
 
@@ -164,7 +168,9 @@ pub(crate) fn is_bounded(connector: &ConnectorSpec) -> bool {
     let option = |options: &BTreeMap<String, String>, name: &str| options.get(name).cloned();
     match connector.connector.as_str() {
         "files" => option(&connector.options, "mode").is_none_or(|mode| mode == "bounded"),
-        "nexmark" | "bluesky" | "sailboats" => option(&connector.options, "rows").and_then(|rows| rows.parse::<u64>().ok()).is_some_and(|rows| rows > 0),
+        "nexmark" | "bluesky" | "sailboats" => {
+            option(&connector.options, "rows").and_then(|rows| rows.parse::<u64>().ok()).is_some_and(|rows| rows > 0)
+        }
         "kafka" => connector.options.keys().any(|key| key.contains("bounded") || key.contains("end")),
         _ => false,
     }

@@ -45,7 +45,9 @@ pub(crate) fn field(sql_type: &SqlType) -> crate::Result<FieldRef> {
         SqlType::BigInt(_) | SqlType::Int8(_) | SqlType::Int64 => plain(DataType::Int64),
         SqlType::Real | SqlType::Float4 => plain(DataType::Float32),
         SqlType::Float(ExactNumberInfo::Precision(bits)) if *bits <= 24 => plain(DataType::Float32),
-        SqlType::Float(_) | SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 | SqlType::Float64 => plain(DataType::Float64),
+        SqlType::Float(_) | SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 | SqlType::Float64 => {
+            plain(DataType::Float64)
+        }
         SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => plain(numeric(info)?),
         SqlType::Text
         | SqlType::Varchar(_)
@@ -55,7 +57,9 @@ pub(crate) fn field(sql_type: &SqlType) -> crate::Result<FieldRef> {
         | SqlType::CharVarying(_)
         | SqlType::String(_) => plain(DataType::Utf8),
         SqlType::Timestamp(_, zone) => match zone {
-            TimezoneInfo::Tz | TimezoneInfo::WithTimeZone => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+            TimezoneInfo::Tz | TimezoneInfo::WithTimeZone => {
+                plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
+            }
             TimezoneInfo::None | TimezoneInfo::WithoutTimeZone => plain(DataType::Timestamp(TimeUnit::Microsecond, None)),
         },
         SqlType::Date => plain(DataType::Date32),
@@ -126,7 +130,22 @@ fn numeric(info: &ExactNumberInfo) -> crate::Result<DataType> {
 
 fn unknown(sql_type: &SqlType) -> Error {
     let name = sql_type.to_string().to_lowercase();
-    let known = ["text", "integer", "bigint", "smallint", "boolean", "real", "numeric", "timestamp", "timestamptz", "date", "interval", "jsonb", "uuid", "bytea"];
+    let known = [
+        "text",
+        "integer",
+        "bigint",
+        "smallint",
+        "boolean",
+        "real",
+        "numeric",
+        "timestamp",
+        "timestamptz",
+        "date",
+        "interval",
+        "jsonb",
+        "uuid",
+        "bytea",
+    ];
     let error = Error::new("42704", format!("type \"{name}\" does not exist"));
     match crate::parser::nearest(&name, known) {
         Some(near) => error.hint(format!("Perhaps you meant {near}.")),
@@ -138,7 +157,8 @@ fn unknown(sql_type: &SqlType) -> Error {
 pub(crate) fn column(column: &ColumnDef) -> crate::Result<Field> {
     let position = column.name.span.start.column as usize;
     let field = field(&column.data_type).map_err(|error| if position > 0 { error.at(position) } else { error })?;
-    let required = column.options.iter().any(|option| matches!(option.option, ColumnOption::NotNull | ColumnOption::PrimaryKey(_)));
+    let required =
+        column.options.iter().any(|option| matches!(option.option, ColumnOption::NotNull | ColumnOption::PrimaryKey(_)));
     Ok(field.as_ref().clone().with_name(fold(&column.name)).with_nullable(!required))
 }
 

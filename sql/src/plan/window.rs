@@ -150,7 +150,12 @@ impl UserDefinedLogicalNodeCore for WindowAssign {
             // A session is made of its neighbours: only whole keys may be left out before.
             Kind::Session { .. } => {
                 let keys: HashSet<&str> = self.keys.iter().map(|key| key.name.as_str()).collect();
-                self.schema.fields().iter().filter(|field| !keys.contains(field.name().as_str())).map(|field| field.name().clone()).collect()
+                self.schema
+                    .fields()
+                    .iter()
+                    .filter(|field| !keys.contains(field.name().as_str()))
+                    .map(|field| field.name().clone())
+                    .collect()
             }
             _ => COLUMNS.iter().map(|name| (*name).to_owned()).collect(),
         }
@@ -198,18 +203,48 @@ impl RelationPlanner for Relations {
             TableFactor::TableFunction { expr: ast::Expr::Function(function), alias } => match function.args {
                 FunctionArguments::List(list) if kind_of(&function.name).is_some() => (function.name, list.args, alias),
                 _ => {
-                    return Err(outside(Error::new("42883", format!("table function {} does not exist", function.name))
-                        .hint("Window functions are TUMBLE, HOP, CUMULATE and SESSION.")));
+                    return Err(outside(
+                        Error::new("42883", format!("table function {} does not exist", function.name))
+                            .hint("Window functions are TUMBLE, HOP, CUMULATE and SESSION."),
+                    ));
                 }
             },
             TableFactor::Function { name, args, alias, .. } if kind_of(&name).is_some() => (name, args, alias),
-            TableFactor::Table { name, alias, args, with_hints, version: Some(version), with_ordinality, partitions, json_path, sample, index_hints } => {
+            TableFactor::Table {
+                name,
+                alias,
+                args,
+                with_hints,
+                version: Some(version),
+                with_ordinality,
+                partitions,
+                json_path,
+                sample,
+                index_hints,
+            } => {
                 if !is_now(&version) {
-                    return Err(outside(Error::new("0A000", format!("reading {name} as of another time is not supported"))
-                        .hint("FOR SYSTEM_TIME AS OF PROCTIME() reads the newest rows.")));
+                    return Err(outside(
+                        Error::new("0A000", format!("reading {name} as of another time is not supported"))
+                            .hint("FOR SYSTEM_TIME AS OF PROCTIME() reads the newest rows."),
+                    ));
                 }
-                let current = TableFactor::Table { name, alias, args, with_hints, version: None, with_ordinality, partitions, json_path, sample, index_hints };
+                let current = TableFactor::Table {
+                    name,
+                    alias,
+                    args,
+                    with_hints,
+                    version: None,
+                    with_ordinality,
+                    partitions,
+                    json_path,
+                    sample,
+                    index_hints,
+                };
                 return Ok(RelationPlanning::Original(Box::new(current)));
+            }
+            // DataFusion looks at the first part of a function's name only.
+            TableFactor::Table { name, args: Some(args), alias, .. } if name.0.len() > 1 => {
+                return function(name, args.args, alias, context);
             }
             other => return Ok(RelationPlanning::Original(Box::new(other))),
         };
@@ -217,6 +252,27 @@ impl RelationPlanner for Relations {
         let plan = plan(kind, args, context)?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
     }
+}
+
+/// A call of a table function of another schema.
+fn function(
+    name: ObjectName,
+    args: Vec<FunctionArg>,
+    alias: Option<ast::TableAlias>,
+    context: &mut dyn RelationPlannerContext,
+) -> Result<RelationPlanning> {
+    let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident().map(fold)).collect();
+    let args = args
+        .into_iter()
+        .map(|arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => context.sql_to_expr(expr, &DFSchema::empty()),
+            other => Err(outside(Error::new("0A000", format!("argument {other} of {name} is not supported")))),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let source = context.context_provider().get_table_function_source(&parts.join("."), args)?;
+    let own = parts.last().cloned().unwrap_or_default();
+    let plan = LogicalPlanBuilder::scan(own, source, None)?.build()?;
+    Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))
 }
 
 fn outside(error: Error) -> DataFusionError {
@@ -232,9 +288,12 @@ fn kind_of(name: &ObjectName) -> Option<&'static str> {
 /// `FOR SYSTEM_TIME AS OF PROCTIME()`.
 fn is_now(version: &TableVersion) -> bool {
     match version {
-        TableVersion::ForSystemTimeAsOf(ast::Expr::Function(function)) => {
-            function.name.0.last().and_then(|part| part.as_ident()).is_some_and(|name| matches!(fold(name).as_str(), "proctime" | "now"))
-        }
+        TableVersion::ForSystemTimeAsOf(ast::Expr::Function(function)) => function
+            .name
+            .0
+            .last()
+            .and_then(|part| part.as_ident())
+            .is_some_and(|name| matches!(fold(name).as_str(), "proctime" | "now")),
         _ => false,
     }
 }
@@ -255,7 +314,9 @@ fn arguments(kind: &'static str, args: Vec<FunctionArg>) -> crate::Result<Argume
         "cumulate" => (&[&["step"], &["size"], &["offset"]], "CUMULATE(t, ts, step, size [, offset])"),
         _ => (&[&["gap"]], "SESSION(t, ts, gap [, key …])"),
     };
-    let wrong = |what: String| Error::new("42883", format!("{upper}: {what}")).hint(format!("Write {usage}, lengths as INTERVAL '10 seconds'."));
+    let wrong = |what: String| {
+        Error::new("42883", format!("{upper}: {what}")).hint(format!("Write {usage}, lengths as INTERVAL '10 seconds'."))
+    };
     let mut positional = Vec::new();
     let mut named: Vec<(String, ast::Expr)> = Vec::new();
     for arg in args {
@@ -326,7 +387,9 @@ fn relation(expr: ast::Expr) -> crate::Result<(TableFactor, Vec<ast::Expr>)> {
         }
         ast::Expr::Nested(inner) => relation(*inner),
         ast::Expr::Function(function) if function.name.to_string() == format!("\"{PARTITIONED}\"") => {
-            let FunctionArguments::List(list) = function.args else { return Err(Error::new("42601", "PARTITION BY needs columns")) };
+            let FunctionArguments::List(list) = function.args else {
+                return Err(Error::new("42601", "PARTITION BY needs columns"));
+            };
             let mut args = list.args.into_iter().filter_map(|arg| match arg {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
                 _ => None,
@@ -365,13 +428,15 @@ fn plan(kind: &'static str, args: Vec<FunctionArg>, context: &mut dyn RelationPl
     let mut column = |expr: ast::Expr, what: &str| -> Result<Column> {
         let expr = match expr {
             // DESCRIPTOR(ts)
-            ast::Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("descriptor") => match function.args {
-                FunctionArguments::List(list) => match list.args.into_iter().next() {
-                    Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))) => expr,
+            ast::Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("descriptor") => {
+                match function.args {
+                    FunctionArguments::List(list) => match list.args.into_iter().next() {
+                        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))) => expr,
+                        _ => return Err(outside(Error::new("42601", "DESCRIPTOR needs a column"))),
+                    },
                     _ => return Err(outside(Error::new("42601", "DESCRIPTOR needs a column"))),
-                },
-                _ => return Err(outside(Error::new("42601", "DESCRIPTOR needs a column"))),
-            },
+                }
+            }
             expr => expr,
         };
         let written = expr.to_string();
@@ -385,8 +450,10 @@ fn plan(kind: &'static str, args: Vec<FunctionArg>, context: &mut dyn RelationPl
         }
         match context.sql_to_expr(expr, input.schema())? {
             Expr::Column(column) => Ok(column),
-            _ => Err(outside(Error::new("0A000", format!("the {what} of {upper} must be a column, not {written}"))
-                .hint("Compute it in a subquery, and name it there."))),
+            _ => Err(outside(
+                Error::new("0A000", format!("the {what} of {upper} must be a column, not {written}"))
+                    .hint("Compute it in a subquery, and name it there."),
+            )),
         }
     };
     let time = column(time, "time")?;
@@ -433,12 +500,15 @@ fn of_lengths(kind: &str, lengths: &[i64]) -> crate::Result<Kind> {
     };
     let bounded = |size: i64, step: i64| {
         if size / step > MAX_WINDOWS_PER_ROW {
-            return Err(Error::new("22023", format!("{upper}: each row would be in {} windows", size / step)).hint("Take a longer slide or a shorter window."));
+            return Err(Error::new("22023", format!("{upper}: each row would be in {} windows", size / step))
+                .hint("Take a longer slide or a shorter window."));
         }
         Ok(())
     };
     match (kind, lengths) {
-        ("tumble", [size, rest @ ..]) => Ok(Kind::Tumble { size: positive(*size, "size")?, offset: rest.first().copied().unwrap_or(0) }),
+        ("tumble", [size, rest @ ..]) => {
+            Ok(Kind::Tumble { size: positive(*size, "size")?, offset: rest.first().copied().unwrap_or(0) })
+        }
         ("hop", [slide, size, rest @ ..]) => {
             let (slide, size) = (positive(*slide, "slide")?, positive(*size, "size")?);
             bounded(size, slide)?;

@@ -13,14 +13,18 @@ use datafusion::catalog::Session;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr::{
+    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
+};
 use datafusion::physical_plan::distribution_requirements::InputDistributionRequirements;
 use datafusion::physical_plan::execution_plan::EmissionType;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties};
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+};
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use engine::plan::WindowKind;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -123,7 +127,10 @@ impl ExecutionPlan for WindowExec {
         vec![&self.input]
     }
 
-    fn apply_expressions(&self, f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
         for column in self.keys().iter().copied().chain([self.time]) {
             if f(&self.column(column))? == TreeNodeRecursion::Stop {
                 return Ok(TreeNodeRecursion::Stop);
@@ -146,7 +153,16 @@ impl ExecutionPlan for WindowExec {
         let stream = match kind {
             WindowKind::Session { gap_us, keys } => {
                 let fields = keys.iter().map(|key| SortField::new(input.schema().field(*key).data_type().clone())).collect();
-                let sessions = Sessions { schema, time, keys, gap_us, rows: RowConverter::new(fields)?, open: None, done: Vec::new(), done_rows: 0 };
+                let sessions = Sessions {
+                    schema,
+                    time,
+                    keys,
+                    gap_us,
+                    rows: RowConverter::new(fields)?,
+                    open: None,
+                    done: Vec::new(),
+                    done_rows: 0,
+                };
                 let states = stream::unfold(Some((input, sessions)), |state| async move {
                     let (mut input, mut sessions) = state?;
                     loop {
@@ -158,8 +174,7 @@ impl ExecutionPlan for WindowExec {
                             },
                             Some(Err(error)) => return Some((Err(error), None)),
                             None => {
-                                sessions.close();
-                                return Some((sessions.take(), None));
+                                return Some((sessions.close().and_then(|()| sessions.take()), None));
                             }
                         }
                     }
@@ -239,7 +254,7 @@ impl Sessions {
                 }
             } else {
                 self.extend(batch, from, row);
-                self.close();
+                self.close()?;
                 from = row;
                 self.open = Some(Open { key: key.map(|key| key.owned()), start: time, last: time, rows: Vec::new() });
             }
@@ -256,18 +271,18 @@ impl Sessions {
     }
 
     /// Nothing more belongs to the open session.
-    fn close(&mut self) {
-        let Some(open) = self.open.take() else { return };
+    fn close(&mut self) -> Result<()> {
+        let Some(open) = self.open.take() else { return Ok(()) };
         let end = open.last.saturating_add(self.gap_us);
         for rows in open.rows {
             let data_type = rows.column(self.time).data_type().clone();
-            let constants = [open.start, end, end.saturating_sub(1)].map(|value| window_column(vec![value; rows.num_rows()], &data_type));
+            let constants =
+                [open.start, end, end.saturating_sub(1)].map(|value| window_column(vec![value; rows.num_rows()], &data_type));
             let columns = rows.columns().iter().cloned().chain(constants).collect();
-            if let Ok(batch) = RecordBatch::try_new(Arc::clone(&self.schema), columns) {
-                self.done_rows += batch.num_rows();
-                self.done.push(batch);
-            }
+            self.done.push(RecordBatch::try_new(Arc::clone(&self.schema), columns)?);
+            self.done_rows += rows.num_rows();
         }
+        Ok(())
     }
 
     /// The rows of all closed sessions.
