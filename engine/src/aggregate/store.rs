@@ -434,13 +434,17 @@ impl KeyedStore {
     /// Slots that are left without rows are in it once, with zero rows, and forgotten, unless `always`.
     pub(crate) fn export(&mut self, everything: bool, always: bool) -> Result<KeyedExport> {
         let touched = std::mem::take(&mut self.touched);
-        let slots = if everything { self.live() } else { touched.clone() };
+        let slots = match (everything, always) {
+            (false, _) => touched.clone(),
+            (true, false) => self.live(),
+            // A result of nothing is known to readers, too.
+            (true, true) => (0..self.groups.slots() as u32).collect(),
+        };
         let export = self.store.export(&slots, !everything)?;
         self.store.forget_touched_pairs();
         // Before slots are forgotten: their pairs still have an owner.
-        let pairs = export.pairs.into_iter().map(|(call, owners, values)| {
-            Ok((call, [self.groups.keys(&owners)?, values].concat()))
-        });
+        let pairs =
+            export.pairs.into_iter().map(|(call, owners, values)| Ok((call, [self.groups.keys(&owners)?, values].concat())));
         let pairs = pairs.collect::<Result<_>>()?;
         let groups = [self.groups.keys(&slots)?, export.states].concat();
         self.epoch = self.epoch.wrapping_add(1).max(1);

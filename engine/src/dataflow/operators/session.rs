@@ -265,7 +265,8 @@ impl SessionAggregate {
         }
         let mut shown = Vec::new();
         for slot in std::mem::take(&mut self.pending) {
-            let is_closed = self.sessions[slot as usize].closed;
+            // Also one that began behind the watermark, within the allowed lateness, since time advanced last.
+            let is_closed = self.end(slot) < self.watermark;
             let session = &mut self.sessions[slot as usize];
             session.pending = false;
             if session.live && !session.emitted && (self.node.emit == Emit::OnUpdate || is_closed) {
@@ -292,6 +293,8 @@ impl SessionAggregate {
             if !session.live || session.timer != at {
                 continue;
             }
+            // A slot given out again may have had the same entry before: it must not count twice.
+            self.sessions[slot as usize].timer = i64::MIN;
             let end = self.end(slot);
             if !session.closed {
                 if end >= watermark {

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int8Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int8Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::util::display::array_value_to_string;
 use catalog::{Changes, DELETE, ErrorRecord, INSERT, ObjectId, StateKind, StatePart};
@@ -381,7 +383,14 @@ fn drive(harness: &mut Harness, rng: &mut Rng, is_late: impl Fn(&Row, i64) -> bo
     accepted
 }
 
-fn check_windows(kind: &WindowKind, group: &'static [&'static str], calls: &[plan::Aggregate], emit: Emit, lateness: i64, seed: u64) {
+fn check_windows(
+    kind: &WindowKind,
+    group: &'static [&'static str],
+    calls: &[plan::Aggregate],
+    emit: Emit,
+    lateness: i64,
+    seed: u64,
+) {
     let node = window_node(kind.clone(), group, calls.to_vec(), emit, lateness);
     let mut harness = Harness::new(move || Box::new(WindowAggregate::new(&node).expect("builds")));
     let windows_of = |time: i64| {
@@ -426,7 +435,12 @@ fn kinds() -> Vec<WindowKind> {
 #[test]
 fn windows_equal_the_model_through_disorder_barriers_and_restarts() {
     for kind in kinds() {
-        for (group, calls) in [(&["k"][..], all_calls()), (&["k"][..], invertible_calls()), (&["k", "n"][..], invertible_calls()), (&[][..], all_calls())] {
+        for (group, calls) in [
+            (&["k"][..], all_calls()),
+            (&["k"][..], invertible_calls()),
+            (&["k", "n"][..], invertible_calls()),
+            (&[][..], all_calls()),
+        ] {
             for seed in 1..3 {
                 check_windows(&kind, group, &calls, Emit::OnWindowClose, 0, seed * 7919);
             }
@@ -477,7 +491,8 @@ impl SessionModel {
 
     fn advance(&mut self, watermark: i64, lateness: i64) {
         for sessions in self.live.values_mut() {
-            let (closed, live) = sessions.drain(..).partition(|(_, last, _)| watermark == i64::MAX || last + Self::GAP + lateness < watermark);
+            let (closed, live) =
+                sessions.drain(..).partition(|(_, last, _)| watermark == i64::MAX || last + Self::GAP + lateness < watermark);
             *sessions = live;
             let closed: Vec<(i64, i64, Vec<Row>)> = closed;
             for (start, last, rows) in closed {
