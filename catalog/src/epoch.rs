@@ -47,6 +47,7 @@ pub struct EpochOutput {
 
 /// A change of definitions.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a handful per statement, and statements are rare")]
 pub enum DefinitionChange {
     /// A new object, or a new version of one with the same id.
     Put(Definition),

@@ -79,6 +79,14 @@ pub enum Error {
     /// Parquet refused.
     #[error("parquet: {0}")]
     Parquet(#[from] parquet::errors::ParquetError),
+    /// An address or a setting of the storage that cannot be used. Correct `--data` or `storage.*`.
+    #[error("could not use \"{url}\" as data directory: {reason}")]
+    Location {
+        /// As given, without credentials.
+        url: String,
+        /// Why not.
+        reason: String,
+    },
     /// A type that tables cannot hold.
     #[error("column \"{column}\" has type {data_type}, which tables cannot hold")]
     Unsupported {
@@ -103,6 +111,41 @@ impl Error {
             Error::Closed => "57P01",
             Error::Arrow(_) | Error::Parquet(_) => "XX000",
             Error::Unsupported { .. } => "0A000",
+            Error::Location { .. } => "22023",
+        }
+    }
+
+    /// The cause, where another part of the system gave one.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Error::Store { source, .. } => Some(source.to_string()),
+            Error::Conflict { .. }
+            | Error::Fenced { .. }
+            | Error::InUse { .. }
+            | Error::Corrupt { .. }
+            | Error::FormatVersion { .. }
+            | Error::TooOld { .. }
+            | Error::Constraint { .. }
+            | Error::Closed
+            | Error::Arrow(_)
+            | Error::Parquet(_)
+            | Error::Location { .. }
+            | Error::Unsupported { .. } => None,
+        }
+    }
+
+    /// What the user can do.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Error::Conflict { .. } => Some("Run the statement again."),
+            Error::Fenced { .. } => Some("Connect to the newer server, or stop it and start this one again."),
+            Error::InUse { .. } => Some("Stop the other server, or name another directory with --data."),
+            Error::Store { .. } => Some("Look at the disk or the object store: space, permissions, network, credentials."),
+            Error::Corrupt { .. } => Some("Run \"freshet check --data …\" to see everything that is damaged."),
+            Error::FormatVersion { .. } => Some("Use the newer version of Freshet that wrote it."),
+            Error::TooOld { .. } => Some("Create the reader again from the table's present rows."),
+            Error::Location { .. } => Some("A data directory is a path, file://, s3://, gs:// or az://."),
+            Error::Constraint { .. } | Error::Closed | Error::Arrow(_) | Error::Parquet(_) | Error::Unsupported { .. } => None,
         }
     }
 }

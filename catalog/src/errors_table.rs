@@ -2,7 +2,10 @@
 
 use arrow::array::{ArrayRef, BinaryBuilder, Int32Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use crate::{Definition, ObjectId, ObjectKind, ObjectName};
 
 /// One record that was set aside.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +49,27 @@ pub fn errors_schema() -> SchemaRef {
         Field::new("payload", DataType::Binary, true),
         Field::new("attempts", DataType::Int32, false),
     ]))
+}
+
+/// `freshet.errors` as an object: it exists from the first open on.
+pub(crate) fn errors_definition(now_us: i64) -> Definition {
+    let columns = "id TEXT NOT NULL, time TIMESTAMPTZ NOT NULL, job TEXT NOT NULL, source TEXT NOT NULL, split TEXT NOT NULL, \
+                   \"offset\" TEXT NOT NULL, stage TEXT NOT NULL, sqlstate TEXT NOT NULL, reason TEXT NOT NULL, \
+                   event_time TIMESTAMPTZ, payload BYTEA, attempts INT NOT NULL";
+    Definition {
+        id: ObjectId::ERRORS,
+        name: ObjectName { schema: "freshet".to_owned(), name: "errors".to_owned() },
+        kind: ObjectKind::Table,
+        sql: format!("CREATE TABLE freshet.errors ({columns})"),
+        schema: errors_schema(),
+        primary_key: Vec::new(),
+        options: BTreeMap::new(),
+        depends_on: Vec::new(),
+        created_us: now_us,
+        comment: Some("Records that could not be processed or came too late".to_owned()),
+        paused: false,
+        watermark: None,
+    }
 }
 
 /// Error records as rows of [`errors_schema`]. The id is `job/split/offset/stage`, the same when an epoch is run again.

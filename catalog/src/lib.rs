@@ -12,18 +12,28 @@
 
 mod catalog;
 mod change;
+mod check;
 mod definition;
 mod epoch;
 mod error;
 mod errors_table;
+mod log;
+mod maintenance;
+mod recovery;
 mod storage;
+mod table;
+mod version;
 
-pub use catalog::{
-    Catalog, ChangeReader, CommitRecord, DataflowPosition, DataflowRestore, Options, TableChanges, TableStatistics, Version,
-};
+pub use catalog::{Catalog, CatalogCounters, CommitRecord, DataflowRestore, Options, TableStatistics};
 pub use change::{Changes, DELETE, INSERT};
 pub use definition::{Definition, ObjectId, ObjectKind, ObjectName, Seq};
 pub use epoch::{DefinitionChange, EpochOutput, StateKind, StatePart, Transaction};
 pub use error::{Error, Result};
 pub use errors_table::{ErrorRecord, error_rows, errors_schema};
-pub use storage::Storage;
+pub use log::tail::{ChangeReader, TableChanges};
+pub use storage::{SETTINGS as STORAGE_SETTINGS, Storage, StoreRequests};
+pub use table::Finding;
+pub use version::{DataflowPosition, Version};
+
+#[cfg(test)]
+mod tests;

@@ -9,10 +9,14 @@
 //! Knows: sources, formats, operators, event time, state, epochs.
 //! Does not know: SQL text, the wire, the model runtime.
 
+mod aggregate;
+mod dataflow;
 mod engine;
 mod error;
+pub mod format;
 pub mod plan;
 pub mod source;
+mod state;
 pub mod status;
 pub mod window;
 

@@ -2,10 +2,16 @@
 //!
 //! Postgres dialect; `REFERENCE.md` has every statement, function and option.
 
+mod dialect;
 mod error;
+mod interval;
+mod parser;
+mod plan;
 mod planner;
 mod statement;
 
 pub use error::{Error, Result};
-pub use planner::{Continuous, Planner, SessionSettings, SystemRelations, parse, translate};
+pub use parser::parse;
+pub use plan::errors::translate;
+pub use planner::{Continuous, Planner, SessionSettings, SystemRelations};
 pub use statement::*;

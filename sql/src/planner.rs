@@ -2,14 +2,26 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
 use catalog::{Definition, ObjectId, Version};
-use datafusion::catalog::TableProvider;
-use datafusion::execution::context::SessionState;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::context::{QueryPlanner, SessionState};
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
+use datafusion::prelude::SessionConfig;
 
-use crate::{CreateStreamingTable, Result, Statement};
+use crate::plan::operators::JsonOperators;
+use crate::plan::provider::{AtVersion, Names, Objects, Reading};
+use crate::plan::window_exec::WindowPlanner;
+use crate::plan::{continuous, dml, functions, output, sources, types, window};
+use crate::{CreateStreamingTable, Error, Result, Statement};
 
 /// What of a session the language depends on.
 #[derive(Debug, Clone)]
@@ -28,15 +40,38 @@ pub struct SessionSettings {
     pub query_threads: usize,
 }
 
+impl SessionSettings {
+    /// The schema that a name without one is created in.
+    pub fn default_schema(&self) -> &str {
+        let path = self.search_path.iter().map(String::as_str);
+        path.into_iter().find(|schema| !schema.starts_with('$') && *schema != "pg_catalog").unwrap_or("public")
+    }
+}
+
 /// Relations that are not in the catalog: `freshet.*`, `pg_catalog.*`, `information_schema.*`.
 pub trait SystemRelations: std::fmt::Debug + Send + Sync {
     /// The relation at this version, if there is one of that name in that schema.
     fn relation(&self, version: &Arc<Version>, schema: &str, name: &str) -> Option<Arc<dyn TableProvider>>;
+
+    /// A table function of that name in that schema, called with constant arguments:
+    /// `SELECT * FROM freshet.wait('v', INTERVAL '30 seconds')`.
+    fn function(
+        &self,
+        schema: &str,
+        name: &str,
+        arguments: &[datafusion::common::ScalarValue],
+    ) -> Option<Result<Arc<dyn TableProvider>>> {
+        let _ = (schema, name, arguments);
+        None
+    }
 }
 
 /// Plans statements of one session.
+#[derive(Debug)]
 pub struct Planner {
-    // private: SessionState, settings, system relations
+    state: SessionState,
+    settings: SessionSettings,
+    system: Arc<dyn SystemRelations>,
 }
 
 /// A continuous query, planned.
@@ -59,80 +94,191 @@ pub struct Continuous {
 impl Planner {
     /// A planner for a session.
     pub fn new(runtime: Arc<RuntimeEnv>, settings: SessionSettings, system: Arc<dyn SystemRelations>) -> Planner {
-        let _ = (runtime, settings, system);
-        todo!()
+        let mut config =
+            SessionConfig::new().with_target_partitions(settings.query_threads.max(1)).with_information_schema(false);
+        let options = config.options_mut();
+        options.sql_parser.parse_float_as_decimal = true;
+        options.sql_parser.map_string_types_to_utf8view = false;
+        options.sql_parser.collect_spans = true;
+        options.execution.time_zone = Some(settings.time_zone.clone());
+        let own = functions::functions(&settings);
+        let scalars = udfs::scalar_functions();
+        let mut state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_query_planner(Arc::new(WithWindows))
+            .with_type_planner(Arc::new(types::PostgresTypes))
+            .build();
+        let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(JsonOperators::new(&scalars))];
+        planners.extend(state.expr_planners().iter().cloned());
+        // The first planner that answers wins: ours come before DataFusion's.
+        state = SessionStateBuilder::new_from_existing(state)
+            .with_expr_planners(planners)
+            .with_relation_planners(vec![Arc::new(window::Relations)])
+            .build();
+        for function in own.into_iter().chain(scalars) {
+            // Only a name that is there already can make this fail, and then it is replaced.
+            let _ = state.register_udf(function);
+        }
+        for function in udfs::aggregate_functions() {
+            let _ = state.register_udaf(function);
+        }
+        Planner { state, settings, system }
+    }
+
+    /// Adds a function of the server, or replaces one of that name.
+    pub fn register_udf(&mut self, function: Arc<datafusion::logical_expr::ScalarUDF>) {
+        // Fails only when the name is taken by an alias that cannot be replaced: the function that is there stays.
+        let _ = self.state.register_udf(function);
     }
 
     /// DataFusion's state with our functions, rules and extension planners; the server plans and runs physically with it.
     pub fn state(&self) -> &SessionState {
-        todo!()
+        &self.state
+    }
+
+    /// The session's settings.
+    pub fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
+    /// The state for a statement that begins at `now`, which `now()` and its kin then give.
+    pub fn state_at(&self, now: DateTime<Utc>) -> SessionState {
+        let mut state = self.state.clone();
+        state.mark_start_execution();
+        state.execution_props_mut().query_execution_start_time = Some(now);
+        state
     }
 
     /// A bounded query (`Statement::Query`), analysed, with Postgres column names. `$n` become placeholders with inferred types.
     pub fn query(&self, version: &Arc<Version>, statement: &Statement) -> Result<LogicalPlan> {
-        let _ = (version, statement);
-        todo!()
+        self.query_over(&self.at(version), statement)
+    }
+
+    pub(crate) fn query_over(&self, objects: &dyn Objects, statement: &Statement) -> Result<LogicalPlan> {
+        let Statement::Query(query) = statement else { return Err(Error::new("42601", "only a query has rows")) };
+        let plan = self.names(objects, Reading::Once).plan(query)?;
+        output::finish(output::analyze(&self.state, plan)?)
     }
 
     /// The rows an INSERT adds, in the table's column order and types (defaults and NULLs filled in).
     pub fn insert(&self, version: &Arc<Version>, insert: &sqlparser::ast::Insert) -> Result<(Arc<Definition>, LogicalPlan)> {
-        let _ = (version, insert);
-        todo!()
+        self.insert_over(&self.at(version), insert)
+    }
+
+    pub(crate) fn insert_over(
+        &self,
+        objects: &dyn Objects,
+        insert: &sqlparser::ast::Insert,
+    ) -> Result<(Arc<Definition>, LogicalPlan)> {
+        dml::insert(&self.names(objects, Reading::Once), insert)
     }
 
     /// UPDATE and DELETE: old rows (all columns) and for UPDATE the new ones after them, as one plan with
     /// `2 * columns` (UPDATE) or `columns` (DELETE) output columns.
     pub fn modify(&self, version: &Arc<Version>, statement: &Statement) -> Result<(Arc<Definition>, LogicalPlan)> {
-        let _ = (version, statement);
-        todo!()
+        self.modify_over(&self.at(version), statement)
+    }
+
+    pub(crate) fn modify_over(&self, objects: &dyn Objects, statement: &Statement) -> Result<(Arc<Definition>, LogicalPlan)> {
+        dml::modify(&self.names(objects, Reading::Once), statement)
     }
 
     /// A streaming view or sink as a dataflow of object `id`.
     pub fn continuous(&self, version: &Arc<Version>, id: ObjectId, statement: &Statement) -> Result<Continuous> {
-        let _ = (version, id, statement);
-        todo!()
+        self.continuous_over(&self.at(version), id, statement)
+    }
+
+    pub(crate) fn continuous_over(&self, objects: &dyn Objects, id: ObjectId, statement: &Statement) -> Result<Continuous> {
+        continuous::plan(&self.names(objects, Reading::Continuously), id, statement)
     }
 
     /// A stored streaming table as a dataflow of object `id` that fills its table.
     pub fn stored_stream(&self, id: ObjectId, create: &CreateStreamingTable) -> Result<Continuous> {
-        let _ = (id, create);
-        todo!()
+        let name = create.name.in_schema(self.default_schema());
+        continuous::stored(id, sources::source(id, name.to_string(), create)?)
     }
 
     /// Columns, key and checked options of CREATE STREAMING TABLE; `StreamingTable` or `StoredStreamingTable` (option `retention`,
     /// default `7 days` for jetstream).
     pub fn streaming_table(&self, create: &CreateStreamingTable) -> Result<engine::plan::SourceNode> {
-        let _ = create;
-        todo!()
+        let name = create.name.in_schema(self.default_schema());
+        sources::source(ObjectId(0), name.to_string(), create)
     }
 
     /// Result columns and dependencies of a plain view.
     pub fn view(&self, version: &Arc<Version>, create: &crate::CreateView) -> Result<(SchemaRef, Vec<ObjectId>)> {
-        let _ = (version, create);
-        todo!()
+        self.view_over(&self.at(version), create)
+    }
+
+    pub(crate) fn view_over(&self, objects: &dyn Objects, create: &crate::CreateView) -> Result<(SchemaRef, Vec<ObjectId>)> {
+        // Streams without an end may be in a view too, so it is planned as what any reader can read.
+        let names = self.names(objects, Reading::Continuously);
+        let (names, plan) = match names.plan(&create.query) {
+            Ok(plan) => (names, plan),
+            Err(continuously) => {
+                let names = self.names(objects, Reading::Once);
+                let plan =
+                    names.plan(&create.query).map_err(|once| if once.sqlstate == "0A000" { continuously } else { once })?;
+                (names, plan)
+            }
+        };
+        let plan = output::named(output::analyze(&self.state, plan)?, &create.columns)?;
+        Ok((output::schema(plan.schema()), names.used.take().into_iter().collect()))
     }
 
     /// Columns and key of CREATE TABLE (without AS).
     pub fn table(&self, create: &crate::CreateTable) -> Result<(SchemaRef, Vec<String>)> {
-        let _ = create;
-        todo!()
+        let mut fields = create.columns.iter().map(types::column).collect::<Result<Vec<_>>>()?;
+        if fields.is_empty() {
+            return Err(Error::new("42P16", "a table needs at least one column"));
+        }
+        if let Some(option) = create.options.keys().next() {
+            return Err(
+                Error::new("22023", format!("unrecognized parameter \"{option}\"")).hint("An ordinary table has no options.")
+            );
+        }
+        for key in &create.primary_key {
+            let Some(field) = fields.iter_mut().find(|field| field.name() == key) else {
+                return Err(Error::new("42703", format!("column \"{key}\" named in key does not exist")));
+            };
+            *field = field.clone().with_nullable(false);
+        }
+        Ok((Arc::new(Schema::new(fields)), create.primary_key.clone()))
     }
 
     /// EXPLAIN of a continuous query: an indented text of operators, changelog modes, keys, watermark, state and its bound.
     pub fn explain_continuous(&self, continuous: &Continuous) -> String {
-        let _ = continuous;
-        todo!()
+        continuous::explain(continuous)
+    }
+
+    fn at<'a>(&'a self, version: &'a Arc<Version>) -> AtVersion<'a> {
+        AtVersion { version, system: self.system.as_ref() }
+    }
+
+    fn names<'a>(&'a self, objects: &'a dyn Objects, reading: Reading) -> Names<'a> {
+        Names::new(&self.state, &self.settings, objects, reading)
+    }
+
+    /// Where a name without schema is created.
+    fn default_schema(&self) -> &str {
+        self.settings.default_schema()
     }
 }
 
-/// Translates whatever DataFusion reports into a code and Postgres's words.
-pub fn translate(error: datafusion::error::DataFusionError) -> crate::Error {
-    let _ = error;
-    todo!()
-}
+/// DataFusion's physical planner, with windows.
+#[derive(Debug)]
+struct WithWindows;
 
-/// Parses a text of any number of statements.
-pub fn parse(text: &str) -> Result<Vec<crate::Parsed>> {
-    let _ = text;
-    todo!()
+#[async_trait]
+impl QueryPlanner for WithWindows {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(WindowPlanner)]);
+        planner.create_physical_plan(plan, session).await
+    }
 }

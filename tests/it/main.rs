@@ -1,1 +1,11 @@
-//! it
+//! One test binary: everything that crosses packages, against the built server with real clients and real servers.
+
+mod kill;
+mod nexmark;
+mod paimon;
+mod psql;
+mod s3;
+mod slt;
+mod source;
+mod system;
+mod tidy;

@@ -2,13 +2,23 @@
 //!
 //! A reader runs on a thread of its own and never waits for what is behind it other than by its bounded queue.
 
+mod files;
+pub mod generator;
+mod jetstream;
+mod kafka;
+pub(crate) mod options;
+pub(crate) mod rows;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use catalog::ErrorRecord;
 
-use crate::plan::SourceNode;
-use crate::Result;
+use self::generator::{GeneratorReader, bluesky_source, nexmark};
+use crate::plan::{ConnectorSpec, SourceColumn, SourceNode};
+use crate::{Error, Result};
 
 /// Name of a split within its source: `0` for a Kafka partition, a file's path, `jetstream`.
 pub type SplitId = String;
@@ -89,28 +99,84 @@ pub trait SourceReader: Send {
 }
 
 /// Opens a source at the given offsets; splits without one start where the options say.
+/// # Errors
+/// [`Error::Option`], [`Error::Unreachable`] or [`Error::OffsetLost`].
 pub fn open(node: &SourceNode, offsets: &BTreeMap<SplitId, Offset>) -> Result<Box<dyn SourceReader>> {
-    let _ = (node, offsets);
-    todo!()
+    Ok(match Connector::of(&node.connector)? {
+        Connector::Files => Box::new(files::FilesReader::open(node, offsets)?),
+        Connector::Kafka => Box::new(kafka::KafkaReader::open(node, offsets)?),
+        Connector::Jetstream => Box::new(jetstream::JetstreamReader::open(node, offsets)?),
+        Connector::Nexmark => {
+            let (events, pace) = nexmark::Nexmark::open(node)?;
+            Box::new(GeneratorReader::new(Box::new(events), pace, offsets)?)
+        }
+        Connector::Bluesky => {
+            let (events, pace) = bluesky_source::Bluesky::open(node)?;
+            Box::new(GeneratorReader::new(Box::new(events), pace, offsets)?)
+        }
+    })
 }
 
 /// Checks the options of a streaming table and whether the outside answers (broker, topic, path), for `CREATE`.
-/// Also gives the connector's own columns (`*`, or no column list): jetstream, nexmark, bluesky, Parquet files.
+/// # Errors
+/// What [`open`] would fail with, within some seconds.
 pub async fn probe(node: &SourceNode) -> Result<()> {
-    let _ = node;
-    todo!()
+    check_options(&node.connector)?;
+    let node = node.clone();
+    let probed = tokio::task::spawn_blocking(move || match Connector::of(&node.connector)? {
+        Connector::Files => files::probe(&node),
+        Connector::Kafka => kafka::probe(&node),
+        Connector::Jetstream => jetstream::probe(&node),
+        Connector::Nexmark | Connector::Bluesky => open(&node, &BTreeMap::new()).map(|_| ()),
+    });
+    probed.await.unwrap_or_else(|error| {
+        Err(Error::Unreachable { message: format!("the source could not be probed: {error}"), hint: None })
+    })
 }
 
-/// The connector's own columns, where it has some (`jetstream`, `bluesky`, `nexmark` with `table='bid'`).
-pub fn own_columns(connector: &crate::plan::ConnectorSpec) -> Option<Vec<crate::plan::SourceColumn>> {
-    let _ = connector;
-    todo!()
+/// The connector's own columns, where it has some: `jetstream`, `bluesky`, `nexmark`, and `files` of Parquet (of the first
+/// file, so it must be there).
+pub fn own_columns(connector: &ConnectorSpec) -> Option<Vec<SourceColumn>> {
+    match Connector::of(connector).ok()? {
+        Connector::Files => files::own_columns(connector).ok().flatten(),
+        Connector::Kafka => None,
+        Connector::Jetstream | Connector::Bluesky => Some(jetstream::frame::own_columns()),
+        Connector::Nexmark => nexmark::own_columns(connector).ok(),
+    }
 }
 
 /// Checks connector, format and option names and values without touching the outside.
 /// # Errors
-/// [`crate::Error::Option`] naming the nearest right option.
-pub fn check_options(connector: &crate::plan::ConnectorSpec) -> Result<()> {
-    let _ = connector;
-    todo!()
+/// [`Error::Option`] naming the nearest right option.
+pub fn check_options(connector: &ConnectorSpec) -> Result<()> {
+    match Connector::of(connector)? {
+        Connector::Files => files::check_options(connector),
+        Connector::Kafka => kafka::check_options(connector),
+        Connector::Jetstream => jetstream::check_options(connector),
+        Connector::Nexmark => nexmark::check_options(connector),
+        Connector::Bluesky => bluesky_source::check_options(connector),
+    }
+}
+
+/// The connectors there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connector {
+    Files,
+    Kafka,
+    Jetstream,
+    Nexmark,
+    Bluesky,
+}
+
+impl Connector {
+    fn of(spec: &ConnectorSpec) -> Result<Connector> {
+        let names = ["files", "kafka", "jetstream", "nexmark", "bluesky"];
+        Ok(match options::choice("option \"connector\"", &spec.connector, &names)? {
+            "files" => Connector::Files,
+            "kafka" => Connector::Kafka,
+            "jetstream" => Connector::Jetstream,
+            "nexmark" => Connector::Nexmark,
+            _ => Connector::Bluesky,
+        })
+    }
 }

@@ -1,0 +1,15 @@
+//! `freshet check`: reads everything of a data directory and says what is wrong.
+
+use catalog::{Catalog, Storage};
+
+use crate::{Config, Result};
+
+/// What is wrong, one line each; nothing when all is well. Changes nothing.
+///
+/// # Errors
+/// Storage that cannot be reached, and a directory that a server is using.
+pub async fn check(config: &Config) -> Result<Vec<String>> {
+    let storage = Storage::open(&config.data, &config.storage)?;
+    let findings = Catalog::check(&storage).await?;
+    Ok(findings.iter().map(|finding| format!("{}: {}", finding.path, finding.problem)).collect())
+}
