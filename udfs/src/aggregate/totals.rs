@@ -113,6 +113,7 @@ impl Quotient for f64 {
     }
 }
 
+type Step<T> = fn(T, T) -> Result<T, arrow::error::ArrowError>;
 type TotalOf<I> = <<I as Input>::Total as ArrowPrimitiveType>::Native;
 
 fn overflow(finish: &Finish) -> Error {
@@ -274,11 +275,8 @@ impl<I: Input> Totals<I> {
         Totals { total: I::Total::default_value(), count: 0, finish }
     }
 
-    fn each(
-        &mut self,
-        values: &ArrayRef,
-        step: fn(TotalOf<I>, TotalOf<I>) -> Result<TotalOf<I>, arrow::error::ArrowError>,
-    ) -> Result<i64> {
+    /// Steps the total by every value; how many there were.
+    fn each(&mut self, values: &ArrayRef, step: Step<TotalOf<I>>) -> Result<i64> {
         let column = values.as_primitive::<I>();
         for value in column.iter().flatten() {
             self.total = step(self.total, value.into()).map_err(|_| overflow(&self.finish))?;

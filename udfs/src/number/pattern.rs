@@ -458,11 +458,8 @@ impl<'a> Writer<'a> {
             }
         } else {
             match self.digits.get(self.next) {
-                Some(b'.') => {
-                    if !self.ends_at_point() || self.pattern.fill {
-                        out.push('.');
-                    }
-                }
+                Some(b'.') if self.ends_at_point() && !self.pattern.fill => {}
+                Some(b'.') => out.push('.'),
                 Some(_) if self.last_relevant.is_some_and(|last| self.next > last) && !zero => {}
                 Some(_) if self.silent_zero() => {
                     if !self.pattern.fill {

@@ -391,9 +391,7 @@ pub(crate) fn regexp_split_to_array(args: &Args) -> Result<ArrayRef> {
         for found in compiled.regex.find_iter(text) {
             // Empty matches at the ends, or right behind a match, split nothing.
             if found.is_empty() && (found.start() == from || found.start() >= text.len()) {
-                if found.start() == 0 || found.start() >= text.len() || found.start() == from {
-                    continue;
-                }
+                continue;
             }
             builder.values().append_value(&text[from..found.start()]);
             from = found.end();
