@@ -28,6 +28,10 @@ impl VisitorMut for Rewriter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if is_empty(query) {
+            // Nothing has no order, and the columns it would be ordered by are about to go.
+            query.order_by = None;
+        }
         set_expression(&mut query.body);
         ControlFlow::Continue(())
     }
@@ -193,7 +197,11 @@ fn aggregated(query: &Query) -> Query {
 
 /// The name of a type that only the catalog knows.
 fn custom(data_type: &DataType) -> Option<String> {
-    let DataType::Custom(type_name, _) = data_type else { return None };
+    let type_name = match data_type {
+        DataType::Regclass => return Some("regclass".to_owned()),
+        DataType::Custom(type_name, _) => type_name,
+        _ => return None,
+    };
     let known = ["regclass", "regtype", "regnamespace", "regproc", "regprocedure", "regrole", "regoper", "oid", "xid"];
     name(type_name).filter(|name| known.contains(&name.as_str()))
 }
