@@ -110,7 +110,7 @@ impl Planner {
             .with_query_planner(Arc::new(WithWindows))
             .with_type_planner(Arc::new(types::PostgresTypes))
             .build();
-        let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(JsonOperators::new(&scalars))];
+        let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(JsonOperators::new(&scalars)), udfs::expr_planner(&scalars)];
         planners.extend(state.expr_planners().iter().cloned());
         // The first planner that answers wins: ours come before DataFusion's.
         state = SessionStateBuilder::new_from_existing(state)
