@@ -72,7 +72,7 @@ fn statements_and_mistakes() {
         ("select 1;\nselect * from t\nwhere )", "42601@33: syntax error at or near \")\""),
         ("select (1", "42601@10: syntax error at end of input"),
         ("select 'abc", "42601@8: unterminated quoted string"),
-        ("select a from t GRUOP BY a", "42601@24: syntax error at or near \"BY\" [Perhaps you meant GROUP.]"),
+        ("select a from t GRUOP BY a", "42601@23: syntax error at or near \"BY\" [Perhaps you meant GROUP.]"),
         (
             "CREATE STREAMING TABLE t (a INT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '5 seconds') WITH (connector='kafka', scan.startup.mode='earliest', n=3) FORMAT PLAIN ENCODE JSON",
             "stream \"t\" own=false [a INT, ts TIMESTAMP] watermark=Some((\"ts\", 5000000)) include=[] {\"connector\": \"kafka\", \"n\": \"3\", \"scan.startup.mode\": \"earliest\"} Some(\"PLAIN\") Some(\"JSON\")",
