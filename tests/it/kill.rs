@@ -49,7 +49,12 @@ impl Input {
         for number in 0..records {
             let split = number % splits;
             if random.below(500) == 0 {
-                let garbage: [&[u8]; 4] = [b"{\"k\": 1, \"v\":", b"not json", b"{\"k\": \"x\", \"v\": 1, \"ts\": \"2026-01-01T00:00:00Z\"}", b"{\"k\": 1, \"v\": 1, \"ts\": \"soon\"}"];
+                let garbage: [&[u8]; 4] = [
+                    b"{\"k\": 1, \"v\":",
+                    b"not json",
+                    b"{\"k\": \"x\", \"v\": 1, \"ts\": \"2026-01-01T00:00:00Z\"}",
+                    b"{\"k\": 1, \"v\": 1, \"ts\": \"soon\"}",
+                ];
                 input.splits[split].push(garbage[random.below(4) as usize].to_vec());
                 input.bad += 1;
                 continue;
@@ -59,7 +64,8 @@ impl Input {
             let back = if late { number as i64 * 4_000 } else { random.below(1_500_000) as i64 };
             let event_time = BASE_US + (number as i64 * 5_000 - back).max(0);
             let (key, value) = (random.below(20) as i64, random.below(1000) as i64);
-            let time = chrono::DateTime::from_timestamp_micros(event_time).expect("a time in range").format("%Y-%m-%dT%H:%M:%S%.6fZ");
+            let time =
+                chrono::DateTime::from_timestamp_micros(event_time).expect("a time in range").format("%Y-%m-%dT%H:%M:%S%.6fZ");
             input.splits[split].push(format!(r#"{{"k":{key},"v":{value},"ts":"{time}","unused":[1,{{"a":"b"}}]}}"#).into_bytes());
             input.rows.push((key, value, event_time));
         }
@@ -105,14 +111,19 @@ async fn check(server: &Freshet, source: &str, input: &Input) {
         server.wait(&format!("{source}_{view}")).await;
     }
     // Nothing lost, nothing doubled, in any view.
-    let copied = server.sql(&format!("SELECT k, v, (extract(epoch FROM ts) * 1000000)::bigint FROM {source}_copy ORDER BY 1, 2, 3")).await;
+    let copied =
+        server.sql(&format!("SELECT k, v, (extract(epoch FROM ts) * 1000000)::bigint FROM {source}_copy ORDER BY 1, 2, 3")).await;
     let mut wanted: Vec<_> = input.rows.clone();
     wanted.sort_unstable();
     let text = |number: i64| Some(number.to_string());
     let wanted: Rows = wanted.into_iter().map(|(k, v, ts)| vec![text(k), text(v), text(ts)]).collect();
     assert_eq!(copied.len(), wanted.len(), "{source}_copy: rows");
     assert!(copied == wanted, "{source}_copy differs");
-    assert_eq!(server.sql(&format!("SELECT k, n, s, m FROM {source}_totals ORDER BY k")).await, input.totals(), "{source}_totals");
+    assert_eq!(
+        server.sql(&format!("SELECT k, n, s, m FROM {source}_totals ORDER BY k")).await,
+        input.totals(),
+        "{source}_totals"
+    );
 
     // Windows: what is in the view and what came too late is the whole input, window by window.
     let start = "(extract(epoch FROM window_start) * 1000000)::bigint";
@@ -122,7 +133,9 @@ async fn check(server: &Freshet, source: &str, input: &Input) {
         assert!(windows.insert((number(0), number(1)), number(2)).is_none(), "{source}_tumble: one row per window and key");
     }
     let job = format!("public.{source}_tumble");
-    let late = server.sql(&format!("SELECT convert_from(payload, 'UTF8') FROM freshet.errors WHERE job = '{job}' AND stage = 'late'")).await;
+    let late = server
+        .sql(&format!("SELECT convert_from(payload, 'UTF8') FROM freshet.errors WHERE job = '{job}' AND stage = 'late'"))
+        .await;
     for payload in &late {
         let row: serde_json::Value = serde_json::from_str(payload[0].as_deref().expect("a payload")).expect("a late row is JSON");
         let time = row["ts"].as_str().expect("its event time");
@@ -168,7 +181,10 @@ async fn kill_while_reading_files() {
         }
         let mut server = Freshet::start(run.join("data").to_str().expect("text"), &[("checkpoint_interval", "50ms")], &run);
         let path = run.join("part-*.jsonl");
-        let source = format!("CREATE STREAMING TABLE lines {COLUMNS} WITH (connector = 'files', path = '{}') FORMAT PLAIN ENCODE JSON;", path.display());
+        let source = format!(
+            "CREATE STREAMING TABLE lines {COLUMNS} WITH (connector = 'files', path = '{}') FORMAT PLAIN ENCODE JSON;",
+            path.display()
+        );
         server.sql(&(source + &views("lines"))).await;
         disturb(&mut server, &mut Random(seed)).await;
         check(&server, "lines", &input).await;
@@ -210,10 +226,12 @@ async fn kill_while_reading_kafka() {
         });
         disturb(&mut server, &mut Random(seed)).await;
         producer.await.expect("all messages are written");
-        server.sql(&format!(
+        server
+            .sql(&format!(
             "CREATE STREAMING TABLE whole {COLUMNS} WITH (connector = 'kafka', topic = '{topic}', scan.bounded.mode = 'latest',
                properties.bootstrap.server = '{bootstrap}', scan.startup.mode = 'earliest') FORMAT PLAIN ENCODE JSON"
-        )).await;
+        ))
+            .await;
         // The bounded form of the same topic closes every window: all answers can be compared.
         server.sql(&views("whole")).await;
         disturb(&mut server, &mut Random(seed + 1000)).await;
@@ -230,6 +248,8 @@ async fn kill_while_reading_kafka() {
 /// Records of all splits in the order they were made.
 fn interleave(splits: &[Vec<Vec<u8>>]) -> Vec<(i32, Vec<u8>)> {
     let longest = splits.iter().map(Vec::len).max().unwrap_or(0);
-    let at = |number: usize| splits.iter().enumerate().filter_map(move |(split, records)| Some((split as i32, records.get(number)?.clone())));
+    let at = |number: usize| {
+        splits.iter().enumerate().filter_map(move |(split, records)| Some((split as i32, records.get(number)?.clone())))
+    };
     (0..longest).flat_map(at).collect()
 }

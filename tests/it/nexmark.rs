@@ -48,7 +48,8 @@ fn verify(answers: &Path, oracle: &str, csv: &Path) {
 
 /// Writes the rows of a query as CSV through psql, as a user would.
 fn export(server: &Freshet, sql: &str, to: PathBuf) -> PathBuf {
-    let out = server.psql(&["-v", "ON_ERROR_STOP=1", "-q"], &format!("\\copy ({sql}) TO '{}' WITH (FORMAT csv, HEADER)\n", to.display()));
+    let out = server
+        .psql(&["-v", "ON_ERROR_STOP=1", "-q"], &format!("\\copy ({sql}) TO '{}' WITH (FORMAT csv, HEADER)\n", to.display()));
     assert!(!out.contains("ERROR"), "{sql}\n{out}");
     to
 }

@@ -81,14 +81,34 @@ async fn errors_have_code_position_and_hint() {
         ("SELECT 1 / 0", "22012", "division by zero", None),
         ("SELECT 'x'::bigint", "22P02", "invalid input syntax for type bigint: \"x\"", None),
         ("CREATE TABLE people (id BIGINT)", "42P07", "relation \"people\" already exists", None),
-        ("INSERT INTO people VALUES (1, 'again', NULL, NULL)", "23505", "duplicate key value violates unique constraint \"people_pkey\"", None),
-        ("INSERT INTO people (id) VALUES (9)", "23502", "null value in column \"name\" of relation \"people\" violates not-null constraint", None),
+        (
+            "INSERT INTO people VALUES (1, 'again', NULL, NULL)",
+            "23505",
+            "duplicate key value violates unique constraint \"people_pkey\"",
+            None,
+        ),
+        (
+            "INSERT INTO people (id) VALUES (9)",
+            "23502",
+            "null value in column \"name\" of relation \"people\" violates not-null constraint",
+            None,
+        ),
         ("DROP TABLE people", "2BP01", "cannot drop table people because other objects depend on it", None),
         ("DROP TABLE nothing", "42P01", "table \"nothing\" does not exist", None),
         ("SELECT nofunction(1)", "42883", "function nofunction(", None),
         ("CREATE STREAMING TABLE s (a INT) WITH (connector = 'kafka', topc = 'x')", "22023", "topc", None),
-        ("CREATE STREAMING TABLE s (a INT) WITH (connector = 'files', path = '/nowhere/*.json')", "58P01", "/nowhere/*.json", None),
-        ("CREATE STREAMING TABLE s (a TEXT, WATERMARK FOR a AS a - INTERVAL '1 second') WITH (connector = 'nexmark')", "42804", "a", None),
+        (
+            "CREATE STREAMING TABLE s (a INT) WITH (connector = 'files', path = '/nowhere/*.json')",
+            "58P01",
+            "/nowhere/*.json",
+            None,
+        ),
+        (
+            "CREATE STREAMING TABLE s (a TEXT, WATERMARK FOR a AS a - INTERVAL '1 second') WITH (connector = 'nexmark')",
+            "42804",
+            "a",
+            None,
+        ),
         ("CREATE STREAMING VIEW v AS SELECT auction FROM ticks ORDER BY auction", "0A000", "ORDER BY", None),
         (
             "CREATE STREAMING TABLE s (a INT) WITH (connector = 'kafka', topic = 'x', properties.bootstrap.server = '127.0.0.1:1')",
@@ -144,7 +164,12 @@ async fn a_failed_block_waits_for_its_end() {
     client.batch_execute("SELECT 1").await.expect("fine again");
     client.batch_execute("BEGIN; INSERT INTO people VALUES (7, 'x', NULL, NULL); ROLLBACK").await.expect("rolled back");
     assert_eq!(server.value("SELECT count(*) FROM people").await, "2");
-    client.batch_execute("BEGIN; INSERT INTO people VALUES (7, 'x', NULL, NULL); INSERT INTO people VALUES (8, 'y', NULL, NULL); COMMIT").await.expect("committed");
+    client
+        .batch_execute(
+            "BEGIN; INSERT INTO people VALUES (7, 'x', NULL, NULL); INSERT INTO people VALUES (8, 'y', NULL, NULL); COMMIT",
+        )
+        .await
+        .expect("committed");
     assert_eq!(server.value("SELECT count(*) FROM people").await, "4");
 }
 

@@ -28,6 +28,7 @@ async fn a_data_directory_on_s3_survives_a_kill() {
     }
     server.wait("totals").await;
     let stream = server.sql("SELECT a, n, s FROM totals ORDER BY a").await;
-    let batch = server.sql("SELECT auction % 10 AS a, count(*) AS n, sum(price) AS s FROM bids GROUP BY auction % 10 ORDER BY a").await;
+    let batch =
+        server.sql("SELECT auction % 10 AS a, count(*) AS n, sum(price) AS s FROM bids GROUP BY auction % 10 ORDER BY a").await;
     assert_eq!(stream, batch);
 }

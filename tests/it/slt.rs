@@ -58,7 +58,11 @@ impl sqllogictest::AsyncDB for Database {
         })?;
         if let Some((name, query)) = plain_view(&sql) {
             server.wait(&name).await;
-            assert_eq!(sorted(&server, &format!("SELECT * FROM {name}")).await, sorted(&server, &query).await, "stream = batch: {query}");
+            assert_eq!(
+                sorted(&server, &format!("SELECT * FROM {name}")).await,
+                sorted(&server, &query).await,
+                "stream = batch: {query}"
+            );
             self.views.lock().await.push((name, query));
         }
         let value = |value: Option<String>| match value {

@@ -27,15 +27,22 @@ async fn system_relations_and_http() {
         .await;
     server.wait("counts").await;
     server.wait("nothing").await;
-    let job = server.sql("SELECT state, rows_in, late_rows, error_rows, last_error FROM freshet.jobs WHERE name = 'counts'").await;
+    let job =
+        server.sql("SELECT state, rows_in, late_rows, error_rows, last_error FROM freshet.jobs WHERE name = 'counts'").await;
     let text = |value: &str| Some(value.to_owned());
     assert_eq!(job, vec![vec![text("finished"), text("9200"), text("0"), text("0"), None]]);
     assert_eq!(server.value("SELECT sum(n) FROM counts").await, "9200");
     assert_eq!(server.value("SELECT rows_in FROM freshet.jobs WHERE name = 'nothing'").await, "9200");
-    assert_eq!(server.value("SELECT count(*) FROM freshet.splits WHERE source = 'public.bids' AND job = 'public.counts'").await, "1");
+    assert_eq!(
+        server.value("SELECT count(*) FROM freshet.splits WHERE source = 'public.bids' AND job = 'public.counts'").await,
+        "1"
+    );
     assert_ne!(server.value("SELECT count(*) FROM freshet.checkpoints").await, "0");
     assert_eq!(server.value("SELECT count(*) FROM freshet.tables WHERE name = 'counts'").await, "1");
-    assert_eq!(server.value("SELECT value FROM freshet.settings WHERE name = 'max_connections'").await, server.value("SHOW max_connections").await);
+    assert_eq!(
+        server.value("SELECT value FROM freshet.settings WHERE name = 'max_connections'").await,
+        server.value("SHOW max_connections").await
+    );
     for path in ["/healthz", "/readyz"] {
         assert!(get(&server, path).starts_with("HTTP/1.1 200"), "{path}");
     }

@@ -22,7 +22,8 @@ fn packages_depend_in_one_direction_only() {
     for (package, allowed) in ALLOWED {
         let manifest = std::fs::read_to_string(root().join(package).join("Cargo.toml")).expect("a manifest");
         for (other, _) in ALLOWED {
-            let uses = manifest.lines().any(|line| line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} ")));
+            let uses =
+                manifest.lines().any(|line| line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} ")));
             assert!(!uses || allowed.contains(&other), "{package} must not use {other}");
         }
     }

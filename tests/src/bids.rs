@@ -23,10 +23,10 @@ pub fn write_bids(folder: &Path, events: u64, parts: usize) {
         })
         .collect();
     let schema = Arc::new(Schema::new(fields));
-    let columns = schema.fields().iter().map(|field| SourceColumn {
-        field: Arc::clone(field),
-        origin: ColumnOrigin::Field(field.name().clone()),
-    });
+    let columns = schema
+        .fields()
+        .iter()
+        .map(|field| SourceColumn { field: Arc::clone(field), origin: ColumnOrigin::Field(field.name().clone()) });
     let options = [("table", "bid".to_owned()), ("rows", events.to_string())];
     let node = SourceNode {
         table: catalog::ObjectId::FIRST_USER,

@@ -67,11 +67,8 @@ impl Kafka {
     }
 
     fn wait_ready(&mut self) {
-        let client: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", self.bootstrap())
-            .set("log_level", "0")
-            .create()
-            .expect("a consumer");
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).set("log_level", "0").create().expect("a consumer");
         // An open port is not enough: the broker is ready when it answers with itself.
         self.process.wait_ready(Duration::from_secs(60), |_| {
             let metadata = client.fetch_metadata(None, Duration::from_millis(500)).ok()?;

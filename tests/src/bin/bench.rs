@@ -39,8 +39,11 @@ const FILE_JOBS: [(&str, Output, &str); 8] = [
     ("q17-table", Output::Table, Q17),
 ];
 
-const KAFKA_JOBS: [(&str, Output, &str); 3] =
-    [("kafka-append", Output::Table, "SELECT * FROM bid"), ("kafka-tumble", Output::Table, TUMBLE), ("kafka-hop", Output::Table, HOP)];
+const KAFKA_JOBS: [(&str, Output, &str); 3] = [
+    ("kafka-append", Output::Table, "SELECT * FROM bid"),
+    ("kafka-tumble", Output::Table, TUMBLE),
+    ("kafka-hop", Output::Table, HOP),
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Output {
@@ -145,7 +148,11 @@ async fn latency(interval: &str) {
     let cpu = (usage(&server).0 - before) / start.elapsed().as_secs_f64();
     waits.sort_by(f64::total_cmp);
     let at = |quantile: f64| waits[((waits.len() - 1) as f64 * quantile) as usize];
-    println!("| latency, checkpoint_interval {interval} | p50 {:.0} ms | p99 {:.0} ms | {cpu:.2} CPU-s/s with the poller's queries |", at(0.5), at(0.99));
+    println!(
+        "| latency, checkpoint_interval {interval} | p50 {:.0} ms | p99 {:.0} ms | {cpu:.2} CPU-s/s with the poller's queries |",
+        at(0.5),
+        at(0.99)
+    );
 }
 
 /// Start to the first answer, idle memory, `kill -9` to the first new commit.
@@ -169,7 +176,9 @@ async fn start_and_restart(folder: &Path) {
     server.kill();
     let begin = Instant::now();
     server.restart();
-    while server.value("SELECT epoch FROM freshet.jobs WHERE name = 'job'").await.parse::<u64>().unwrap_or(0) <= epoch.parse::<u64>().unwrap_or(0) {
+    while server.value("SELECT epoch FROM freshet.jobs WHERE name = 'job'").await.parse::<u64>().unwrap_or(0)
+        <= epoch.parse::<u64>().unwrap_or(0)
+    {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     println!("| kill -9 to the first new commit | {:.0} ms |", begin.elapsed().as_secs_f64() * 1e3);
@@ -190,7 +199,10 @@ async fn main() {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
     let (folder, rows) = bids(&data, events);
     println!("| job | k rows/s | k rows per CPU-s | wall s | CPU s | peak MB |\n|---|---|---|---|---|---|");
-    let files = format!("CREATE STREAMING TABLE bid ({BID}) WITH (connector = 'files', path = '{}/*.jsonl') FORMAT PLAIN ENCODE JSON", folder.display());
+    let files = format!(
+        "CREATE STREAMING TABLE bid ({BID}) WITH (connector = 'files', path = '{}/*.jsonl') FORMAT PLAIN ENCODE JSON",
+        folder.display()
+    );
     for (name, output, query) in FILE_JOBS {
         if wanted(name) {
             measure(name, output, query, &files, rows).await;
