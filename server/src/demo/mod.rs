@@ -59,6 +59,7 @@ const UNREACHED_WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// A statement of the demo that is refused, as on a data directory where something else has its names.
 pub async fn start(server: &Server, stream: Stream) -> Result<Demo> {
+    let database = server.database();
     let (simulator, endpoints, startup) = match stream {
         Stream::Simulated { rate } => {
             let settings = Settings {
@@ -68,14 +69,12 @@ pub async fn start(server: &Server, stream: Stream) -> Result<Demo> {
                 broken_frames: BROKEN_FRAMES,
                 ..Settings::default()
             };
-            let simulator =
-                Simulator::start(SimulatorOptions { settings, lookback: HISTORY, ..SimulatorOptions::default() }).await?;
+            let simulator = start_simulator(database, settings).await?;
             let endpoints = format!("ws://{}", simulator.address());
             (Some(simulator), endpoints, "earliest")
         }
         Stream::Live => (None, LIVE_HOSTS.to_owned(), "latest"),
     };
-    let database = server.database();
     while let Err(error) = point_stream(database, &endpoints, startup).await {
         if stream != Stream::Live || !is_unreached(&error) {
             return Err(error);
@@ -93,11 +92,28 @@ pub async fn start(server: &Server, stream: Stream) -> Result<Demo> {
     Ok(Demo { _simulator: simulator })
 }
 
+/// On the port it had before when that is free: the same host, so that the stream goes on right where it stood.
+async fn start_simulator(database: &Database, settings: Settings) -> Result<Simulator> {
+    let options = SimulatorOptions { settings, lookback: HISTORY, ..SimulatorOptions::default() };
+    let version = database.catalog().version();
+    let before = version.object(&stream_name()).and_then(|stream| stream.options.get("endpoints")?.strip_prefix("ws://"));
+    if let Some(address) = before {
+        let again = SimulatorOptions { address: address.to_owned(), ..options.clone() };
+        if let Ok(simulator) = Simulator::start(again).await {
+            return Ok(simulator);
+        }
+    }
+    Simulator::start(options).await
+}
+
+fn stream_name() -> ObjectName {
+    ObjectName { schema: "public".to_owned(), name: "jetstream".to_owned() }
+}
+
 /// Makes the stream, or points the one that is there to where its events come from this time.
 async fn point_stream(database: &Database, endpoints: &str, startup: &str) -> Result<()> {
-    let name = ObjectName { schema: "public".to_owned(), name: "jetstream".to_owned() };
     let version = database.catalog().version();
-    let text = match version.object(&name) {
+    let text = match version.object(&stream_name()) {
         Some(there) if there.options.get("endpoints").is_some_and(|old| old == endpoints) => return Ok(()),
         Some(_) => format!("ALTER STREAMING TABLE jetstream SET (endpoints = '{endpoints}')"),
         None => format!(
