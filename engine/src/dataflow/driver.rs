@@ -103,6 +103,8 @@ struct InFlight {
     newest_event_us: Option<i64>,
     offsets: Vec<BTreeMap<SplitId, Offset>>,
     flushes: Vec<oneshot::Sender<()>>,
+    /// How it ended. News of two epochs in one commit may come in any order; they are taken in that of the epochs.
+    result: Option<Result<Seq, catalog::Error>>,
 }
 
 /// Rows per second over about the last second.
@@ -596,6 +598,7 @@ impl<'a> Driver<'a> {
             newest_event_us: self.position.newest_event_us,
             offsets,
             flushes: std::mem::take(&mut self.flushes),
+            result: None,
         });
         self.dirty = false;
         self.barrier_at = self.job.context.next_barrier(Instant::now(), self.interval);
@@ -603,13 +606,22 @@ impl<'a> Driver<'a> {
     }
 
     fn on_committed(&mut self, epoch: u64, result: Result<Seq, catalog::Error>) -> Result<()> {
-        let Some(mut committed) = self.in_flight.pop_front() else { return Ok(()) };
-        debug_assert_eq!(committed.epoch, epoch, "epochs are committed in order");
-        let seq = result?;
+        if let Some(ended) = self.in_flight.iter_mut().find(|in_flight| in_flight.epoch == epoch) {
+            ended.result = Some(result);
+        }
+        while let Some(result) = self.in_flight.front_mut().and_then(|first| first.result.take()) {
+            if let Some(first) = self.in_flight.pop_front() {
+                self.take_commit(first, result?);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_commit(&mut self, mut committed: InFlight, seq: Seq) {
         committed.record.seq = seq.0;
         committed.record.duration_ms = committed.started.elapsed().as_secs_f64() * 1e3;
         self.job.update(|status| {
-            status.epoch = epoch;
+            status.epoch = committed.epoch;
             status.checkpoint_ms = committed.record.duration_ms;
             status.committed_event_us = committed.newest_event_us;
             status.committed_offsets = std::mem::take(&mut committed.offsets);
@@ -620,13 +632,12 @@ impl<'a> Driver<'a> {
             // The caller may have gone away.
             let _ = done.send(());
         }
-        Ok(())
     }
 
     /// After the run: epochs on their way are committed or not before anything starts again from the log.
     fn settle(&mut self, limit: Duration, failed: bool) -> Result<()> {
         let deadline = Instant::now() + limit;
-        while !self.in_flight.is_empty() {
+        while self.in_flight.iter().any(|in_flight| in_flight.result.is_none()) {
             // A failed run starts again and must not run beside its own epochs, however long the store is away.
             let until = if failed { Instant::now() + limit } else { deadline };
             match self.inbox.pop_control(until) {

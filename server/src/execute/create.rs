@@ -319,7 +319,7 @@ fn schema_exists(work: &Work<'_>, name: &str) -> bool {
     name == "public" || work.version.object(&schema).is_some_and(|definition| definition.kind == ObjectKind::Schema)
 }
 
-pub(super) fn is_system_schema(name: &str) -> bool {
+pub(crate) fn is_system_schema(name: &str) -> bool {
     matches!(name, "freshet" | "pg_catalog" | "information_schema")
 }
 
