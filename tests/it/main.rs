@@ -1,5 +1,6 @@
 //! One test binary: everything that crosses packages, against the built server with real clients and real servers.
 
+mod jetstream;
 mod kill;
 mod nexmark;
 mod paimon;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catalog::{Changes, EpochOutput, ObjectId, Seq, StateKind, error_rows};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::follower::{Cancel, Inbox, Item, TableEvent, follow_table, read_source};
 use super::graph::{Graph, InputNode};
@@ -54,9 +54,6 @@ pub(crate) enum Outcome {
     Stopped,
 }
 
-/// An epoch on its way to the log.
-type Commit = (u64, oneshot::Receiver<Result<Seq, catalog::Error>>);
-
 /// The state of a run.
 pub(crate) struct Driver<'a> {
     job: &'a Job,
@@ -68,8 +65,6 @@ pub(crate) struct Driver<'a> {
     rows_out_before: u64,
     epoch: u64,
     in_flight: VecDeque<InFlight>,
-    /// To the task that tells of commits, one after the other.
-    commits: mpsc::Sender<Commit>,
     flushes: Vec<oneshot::Sender<()>>,
     /// Something has happened that an epoch should keep.
     dirty: bool,
@@ -109,6 +104,8 @@ struct InFlight {
     newest_event_us: Option<i64>,
     offsets: Vec<BTreeMap<SplitId, Offset>>,
     flushes: Vec<oneshot::Sender<()>>,
+    /// How it ended. News of two epochs in one commit may come in any order; they are taken in that of the epochs.
+    result: Option<Result<Seq, catalog::Error>>,
 }
 
 /// Rows per second over about the last second.
@@ -139,14 +136,6 @@ pub(crate) fn run(job: &Job) -> Result<Outcome> {
     outcome.and_then(|outcome| settled.map(|()| outcome))
 }
 
-/// Tells the driver of its commits in the order of the epochs; several may become durable at once.
-async fn tell_commits(mut submitted: mpsc::Receiver<Commit>, inbox: Arc<Inbox>) {
-    while let Some((epoch, committed)) = submitted.recv().await {
-        let result = committed.await.unwrap_or(Err(catalog::Error::Closed));
-        inbox.push_control(Control::Committed { epoch, result });
-    }
-}
-
 impl<'a> Driver<'a> {
     /// Builds the graph and takes up the last committed epoch; `None` when that one was the last.
     fn restore(job: &'a Job) -> Result<Option<Driver<'a>>> {
@@ -173,20 +162,16 @@ impl<'a> Driver<'a> {
         let now = Instant::now();
         let inputs = nodes.into_iter().zip(&position.inputs).map(|(node, splits)| Input::new(node, splits, now)).collect();
         let interval = job.context.interval();
-        let inbox = Arc::new(Queue::new(job.context.options.source_buffer_bytes));
-        let (commits, submitted) = mpsc::channel(IN_FLIGHT_MAX);
-        job.context.runtime.spawn(tell_commits(submitted, Arc::clone(&inbox)));
         Ok(Some(Driver {
             job,
             graph,
-            inbox,
+            inbox: Arc::new(Queue::new(job.context.options.source_buffer_bytes)),
             cancel: Cancel::default(),
             inputs,
             rows_out_before: position.counters.rows_out,
             position,
             epoch,
             in_flight: VecDeque::new(),
-            commits,
             flushes: Vec::new(),
             dirty: false,
             interval,
@@ -598,16 +583,19 @@ impl<'a> Driver<'a> {
             rows,
             reads,
         });
-        // There is room for every epoch that may be in flight, and the task lives as long as this sender.
-        let sent = self.commits.try_send((self.epoch, receiver));
-        debug_assert!(sent.is_ok(), "at most {IN_FLIGHT_MAX} epochs are on their way");
+        let (inbox, epoch) = (Arc::clone(&self.inbox), self.epoch);
+        self.job.context.runtime.spawn(async move {
+            let result = receiver.await.unwrap_or(Err(catalog::Error::Closed));
+            inbox.push_control(Control::Committed { epoch, result });
+        });
         self.in_flight.push_back(InFlight {
-            epoch: self.epoch,
+            epoch,
             started,
             record,
             newest_event_us: self.position.newest_event_us,
             offsets,
             flushes: std::mem::take(&mut self.flushes),
+            result: None,
         });
         self.dirty = false;
         self.barrier_at = self.job.context.next_barrier(Instant::now(), self.interval);
@@ -615,13 +603,22 @@ impl<'a> Driver<'a> {
     }
 
     fn on_committed(&mut self, epoch: u64, result: Result<Seq, catalog::Error>) -> Result<()> {
-        let Some(mut committed) = self.in_flight.pop_front() else { return Ok(()) };
-        debug_assert_eq!(committed.epoch, epoch, "epochs are committed in order");
-        let seq = result?;
+        if let Some(ended) = self.in_flight.iter_mut().find(|in_flight| in_flight.epoch == epoch) {
+            ended.result = Some(result);
+        }
+        while let Some(result) = self.in_flight.front_mut().and_then(|first| first.result.take()) {
+            if let Some(first) = self.in_flight.pop_front() {
+                self.take_commit(first, result?);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_commit(&mut self, mut committed: InFlight, seq: Seq) {
         committed.record.seq = seq.0;
         committed.record.duration_ms = committed.started.elapsed().as_secs_f64() * 1e3;
         self.job.update(|status| {
-            status.epoch = epoch;
+            status.epoch = committed.epoch;
             status.checkpoint_ms = committed.record.duration_ms;
             status.committed_event_us = committed.newest_event_us;
             status.committed_offsets = std::mem::take(&mut committed.offsets);
@@ -632,13 +629,12 @@ impl<'a> Driver<'a> {
             // The caller may have gone away.
             let _ = done.send(());
         }
-        Ok(())
     }
 
     /// After the run: epochs on their way are committed or not before anything starts again from the log.
     fn settle(&mut self, limit: Duration, failed: bool) -> Result<()> {
         let deadline = Instant::now() + limit;
-        while !self.in_flight.is_empty() {
+        while self.in_flight.iter().any(|in_flight| in_flight.result.is_none()) {
             // A failed run starts again and must not run beside its own epochs, however long the store is away.
             let until = if failed { Instant::now() + limit } else { deadline };
             match self.inbox.pop_control(until) {

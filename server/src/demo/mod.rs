@@ -13,7 +13,7 @@ use sql::Statement;
 use crate::execute::own_session;
 use crate::session::{Backend, SessionInfo};
 use crate::simulator::{Simulator, SimulatorOptions};
-use crate::{Database, Result, Server};
+use crate::{Database, Error, Result, Server, chain};
 
 /// Events per second of the simulator: about what the real network has.
 pub const RATE_DEFAULT: u32 = 400;
@@ -50,11 +50,16 @@ pub struct Demo {
     _simulator: Option<Simulator>,
 }
 
-/// Starts the stream, makes what is not there yet, and says what to look at.
+/// Wait between attempts to reach the public hosts for the first time.
+const UNREACHED_WAIT: Duration = Duration::from_secs(5);
+
+/// Starts the stream, makes what is not there yet, and says what to look at. With [`Stream::Live`] it waits until a
+/// public host can be reached, and says so.
 ///
 /// # Errors
-/// With [`Stream::Live`], that no public host can be reached.
+/// A statement of the demo that is refused, as on a data directory where something else has its names.
 pub async fn start(server: &Server, stream: Stream) -> Result<Demo> {
+    let database = server.database();
     let (simulator, endpoints, startup) = match stream {
         Stream::Simulated { rate } => {
             let settings = Settings {
@@ -64,15 +69,19 @@ pub async fn start(server: &Server, stream: Stream) -> Result<Demo> {
                 broken_frames: BROKEN_FRAMES,
                 ..Settings::default()
             };
-            let simulator =
-                Simulator::start(SimulatorOptions { settings, lookback: HISTORY, ..SimulatorOptions::default() }).await?;
+            let simulator = start_simulator(database, settings).await?;
             let endpoints = format!("ws://{}", simulator.address());
             (Some(simulator), endpoints, "earliest")
         }
         Stream::Live => (None, LIVE_HOSTS.to_owned(), "latest"),
     };
-    let database = server.database();
-    point_stream(database, &endpoints, startup).await?;
+    while let Err(error) = point_stream(database, &endpoints, startup).await {
+        if stream != Stream::Live || !is_unreached(&error) {
+            return Err(error);
+        }
+        tracing::warn!(error = %chain(&error), "Bluesky's Jetstream hosts cannot be reached; trying again until they can");
+        tokio::time::sleep(UNREACHED_WAIT).await;
+    }
     for parsed in sql::parse(VIEWS)? {
         if !matches!(parsed.statement, Statement::Empty) {
             run(database, &parsed).await?;
@@ -83,22 +92,45 @@ pub async fn start(server: &Server, stream: Stream) -> Result<Demo> {
     Ok(Demo { _simulator: simulator })
 }
 
+/// On the port it had before when that is free: the same host, so that the stream goes on right where it stood.
+async fn start_simulator(database: &Database, settings: Settings) -> Result<Simulator> {
+    let options = SimulatorOptions { settings, lookback: HISTORY, ..SimulatorOptions::default() };
+    let version = database.catalog().version();
+    let before = version.object(&stream_name()).and_then(|stream| stream.options.get("endpoints")?.strip_prefix("ws://"));
+    if let Some(address) = before {
+        let again = SimulatorOptions { address: address.to_owned(), ..options.clone() };
+        if let Ok(simulator) = Simulator::start(again).await {
+            return Ok(simulator);
+        }
+    }
+    Simulator::start(options).await
+}
+
+fn stream_name() -> ObjectName {
+    ObjectName { schema: "public".to_owned(), name: "jetstream".to_owned() }
+}
+
 /// Makes the stream, or points the one that is there to where its events come from this time.
 async fn point_stream(database: &Database, endpoints: &str, startup: &str) -> Result<()> {
-    let name = ObjectName { schema: "public".to_owned(), name: "jetstream".to_owned() };
     let version = database.catalog().version();
-    let text = match version.object(&name) {
+    let text = match version.object(&stream_name()) {
         Some(there) if there.options.get("endpoints").is_some_and(|old| old == endpoints) => return Ok(()),
         Some(_) => format!("ALTER STREAMING TABLE jetstream SET (endpoints = '{endpoints}')"),
         None => format!(
-            "CREATE STREAMING TABLE jetstream WITH (connector = 'jetstream', endpoints = '{endpoints}', \
-             scan.startup.mode = '{startup}', cursor.too_old = 'clamp', retention = '1 day')"
+            "CREATE STREAMING TABLE jetstream (*, WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds') \
+             WITH (connector = 'jetstream', endpoints = '{endpoints}', scan.startup.mode = '{startup}', \
+             cursor.too_old = 'clamp', retention = '1 day')"
         ),
     };
     for parsed in sql::parse(&text)? {
         run(database, &parsed).await?;
     }
     Ok(())
+}
+
+/// Whether the outside did not answer: SQLSTATE's class of connections.
+fn is_unreached(error: &Error) -> bool {
+    error.sqlstate().starts_with("08")
 }
 
 /// Runs a definition statement; what is there already stays.

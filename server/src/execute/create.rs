@@ -319,7 +319,7 @@ fn schema_exists(work: &Work<'_>, name: &str) -> bool {
     name == "public" || work.version.object(&schema).is_some_and(|definition| definition.kind == ObjectKind::Schema)
 }
 
-pub(super) fn is_system_schema(name: &str) -> bool {
+pub(crate) fn is_system_schema(name: &str) -> bool {
     matches!(name, "freshet" | "pg_catalog" | "information_schema")
 }
 
@@ -384,7 +384,8 @@ mod tests {
 
     #[test]
     fn jetstream_is_stored_unless_told_otherwise() {
-        let cases: [(&[(&str, &str)], Option<&str>); 6] = [
+        type Options = &'static [(&'static str, &'static str)];
+        let cases: [(Options, Option<&str>); 6] = [
             (&[("connector", "jetstream")], Some("7 days")),
             (&[("connector", "jetstream"), ("retention", "none")], None),
             (&[("connector", "jetstream"), ("retention", "0")], None),

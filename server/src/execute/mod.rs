@@ -22,6 +22,7 @@ use sql::{Continuous, Error, Name, Planner, Result, Statement};
 use crate::Database;
 use crate::session::{Backend, SessionInfo};
 
+pub(crate) use create::is_system_schema;
 pub(crate) use ddl::ddl;
 pub(crate) use dml::{copy_in, dml};
 

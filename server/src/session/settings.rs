@@ -7,6 +7,8 @@ use std::time::Duration;
 use arrow::array::timezone::Tz;
 use sql::{Error, Result};
 
+use crate::execute::is_system_schema;
+
 /// What a client is told the server is. Clients choose their catalog queries by it.
 pub(crate) const SERVER_VERSION: &str = "15.8";
 /// The same as a number.
@@ -209,10 +211,15 @@ impl Settings {
         self.get("TimeZone").unwrap_or("UTC")
     }
 
-    /// Schemas of `search_path`; `"$user"` stands for a schema that has the user's name.
+    /// Schemas of `search_path`; `"$user"` stands for a schema that has the user's name, but for the system's: a user
+    /// called freshet would find freshet.events for a table called events.
     pub(crate) fn search_path(&self, user: &str) -> Vec<String> {
         let path = self.get("search_path").unwrap_or_default();
-        identifiers(path).into_iter().map(|name| if name == "$user" { user.to_owned() } else { name }).collect()
+        let name = |name: String| match name.as_str() {
+            "$user" => (!is_system_schema(user)).then(|| user.to_owned()),
+            _ => Some(name),
+        };
+        identifiers(path).into_iter().filter_map(name).collect()
     }
 
     /// `statement_timeout`; `None` when off.
@@ -466,6 +473,7 @@ mod tests {
         assert_eq!(settings.search_path("ann"), ["a", "B c", "d\"e"]);
         settings.reset("search_path").expect("a setting");
         assert_eq!(settings.search_path("bob"), ["bob", "public"]);
+        assert_eq!(settings.search_path("freshet"), ["public"], "the system's schema is nobody's own");
     }
 
     #[test]

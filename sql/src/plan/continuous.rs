@@ -134,6 +134,18 @@ pub(crate) fn plan(names: &Names<'_>, id: ObjectId, statement: &Statement) -> Re
     })
 }
 
+/// The first columns of a source, where it has more than were asked for.
+fn first_columns(source: SourceNode, asked: usize) -> Result<Node> {
+    let all = Arc::clone(&source.schema);
+    if all.fields().len() == asked {
+        return Ok(Node::Source(source));
+    }
+    let column = |at: usize| Arc::new(PhysicalColumn::new(all.field(at).name(), at)) as Arc<dyn PhysicalExpr>;
+    let kept: Vec<usize> = (0..asked).collect();
+    let schema = Arc::new(all.project(&kept).map_err(|error| translate(error.into()))?);
+    Ok(Node::Project { input: Box::new(Node::Source(source)), exprs: kept.into_iter().map(column).collect(), schema })
+}
+
 /// A stored streaming table: its source, into its table.
 pub(crate) fn stored(id: ObjectId, source: SourceNode) -> Result<Continuous> {
     let source = SourceNode { table: id, ..source };
@@ -405,10 +417,11 @@ impl Builder<'_> {
         let schema = Arc::clone(&scan.projected_schema);
         let place = |column: &str| projection.iter().position(|at| definition.schema.field(*at).name() == column);
         if definition.kind == ObjectKind::StreamingTable {
-            let source = sources::projected(sources::of_definition(definition)?, &projection)?;
-            let times =
-                source.watermark.iter().map(|watermark| Time { column: watermark.column, behind_us: 0, rank: 0 }).collect();
-            return Ok(Stream { node: Node::Source(source), schema, key: Key::Append, times });
+            let source = sources::projected(sources::of_definition(definition)?, &projection);
+            let asked = projection.len();
+            let time = source.watermark.iter().filter(|watermark| watermark.column < asked);
+            let times = time.map(|watermark| Time { column: watermark.column, behind_us: 0, rank: 0 }).collect();
+            return Ok(Stream { node: first_columns(source, asked)?, schema, key: Key::Append, times });
         }
         let watermark = definition.watermark.as_ref().and_then(|(column, behind)| Some((place(column)?, *behind)));
         let append_only = definition.primary_key.is_empty() && definition.kind != ObjectKind::Table;

@@ -71,10 +71,10 @@ impl TableProvider for SourceTable {
                 &all
             }
         };
-        let source =
-            sources::projected(self.source.clone(), projection).map_err(|error| DataFusionError::External(Box::new(error)))?;
-        let schema = Arc::clone(&source.schema);
-        let partition = Arc::new(Scan { source });
+        let source = sources::projected(self.source.clone(), projection);
+        let asked: Vec<usize> = (0..projection.len()).collect();
+        let schema = Arc::new(source.schema.project(&asked)?);
+        let partition = Arc::new(Scan { source, asked, schema: Arc::clone(&schema) });
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![partition], None, [], false, limit)?))
     }
 }
@@ -83,16 +83,19 @@ impl TableProvider for SourceTable {
 #[derive(Debug)]
 struct Scan {
     source: SourceNode,
+    /// Its columns that the query asked for.
+    asked: Vec<usize>,
+    schema: SchemaRef,
 }
 
 impl PartitionStream for Scan {
     fn schema(&self) -> &SchemaRef {
-        &self.source.schema
+        &self.schema
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.source.schema), QUEUE);
-        let (rows, source) = (stream.tx(), self.source.clone());
+        let mut stream = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), QUEUE);
+        let (rows, source, asked) = (stream.tx(), self.source.clone(), self.asked.clone());
         stream.spawn_blocking(move || {
             let outside = |error: engine::Error| DataFusionError::External(Box::new(error));
             let mut reader = engine::source::open(&source, &BTreeMap::new()).map_err(outside)?;
@@ -101,7 +104,7 @@ impl PartitionStream for Scan {
             while !open.is_empty() && !rows.is_closed() {
                 match reader.next(PATIENCE).map_err(outside)? {
                     Some(SourceEvent::Rows { rows: batch, .. }) if batch.num_rows() > 0 => {
-                        if rows.blocking_send(Ok(batch)).is_err() {
+                        if rows.blocking_send(Ok(batch.project(&asked)?)).is_err() {
                             break;
                         }
                     }

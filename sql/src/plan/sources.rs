@@ -149,15 +149,17 @@ pub(crate) fn of_definition(definition: &Definition) -> Result<SourceNode> {
     }
 }
 
-/// A source with only these of its columns, the watermark's among them if it has one.
-pub(crate) fn projected(source: SourceNode, projection: &[usize]) -> Result<SourceNode> {
+/// A source with only these of its columns, and after them the watermark's if it is not among them: whether a record has
+/// an event time, and is taken in or set aside, must not depend on which of its columns a query reads.
+pub(crate) fn projected(source: SourceNode, columns: &[usize]) -> SourceNode {
+    let mut projection = columns.to_vec();
+    let watermark = source.watermark.map(|watermark| {
+        let column = projection.iter().position(|at| *at == watermark.column).unwrap_or_else(|| {
+            projection.push(watermark.column);
+            projection.len() - 1
+        });
+        WatermarkSpec { column, ..watermark }
+    });
     let fields: Vec<_> = projection.iter().map(|at| Arc::clone(&source.columns[*at].field)).collect();
-    let watermark = match source.watermark {
-        Some(watermark) => {
-            let column = projection.iter().position(|at| *at == watermark.column);
-            column.map(|column| WatermarkSpec { column, ..watermark })
-        }
-        None => None,
-    };
-    Ok(SourceNode { projection: projection.to_vec(), schema: Arc::new(Schema::new(fields)), watermark, ..source })
+    SourceNode { projection, schema: Arc::new(Schema::new(fields)), watermark, ..source }
 }

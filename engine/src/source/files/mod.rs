@@ -28,8 +28,11 @@ use crate::format::{Encoding, Framing};
 use crate::plan::{ColumnOrigin, ConnectorSpec, SourceColumn, SourceNode};
 use crate::{Error, Result};
 
-/// How often `watch` looks for new files and growth.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often `watch` looks for new files and growth: often where a look costs next to nothing, and never so often that
+/// looking takes more than a fiftieth of the time; a listing of an object store is paid for by the piece.
+const WATCH_INTERVAL_LOCAL: Duration = Duration::from_millis(20);
+const WATCH_INTERVAL_REMOTE: Duration = Duration::from_millis(500);
+const WATCH_REST_PER_LOOK: u32 = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -137,7 +140,7 @@ pub(super) struct FilesReader {
     store: FileStore,
     splits: Vec<FileSplit>,
     pending: VecDeque<SourceEvent>,
-    looked: Instant,
+    next_look: Instant,
     /// Whether a mark waits for the next look.
     marking: bool,
 }
@@ -154,7 +157,7 @@ impl FilesReader {
             store,
             splits: Vec::new(),
             pending: VecDeque::new(),
-            looked: Instant::now(),
+            next_look: Instant::now(),
             marking: false,
         };
         let found = reader.store.list()?;
@@ -234,7 +237,14 @@ impl FilesReader {
 
     /// Takes in new files and wakes splits that have grown.
     fn look(&mut self) -> Result<()> {
-        self.looked = Instant::now();
+        let started = Instant::now();
+        let looked = self.find_growth();
+        let interval = if self.store.is_local() { WATCH_INTERVAL_LOCAL } else { WATCH_INTERVAL_REMOTE };
+        self.next_look = Instant::now() + interval.max(started.elapsed() * WATCH_REST_PER_LOOK);
+        looked
+    }
+
+    fn find_growth(&mut self) -> Result<()> {
         // A store that does not answer for a moment is no reason to stop: what is known goes on.
         let found = match self.store.list() {
             Ok(found) => found,
@@ -289,7 +299,7 @@ impl SourceReader for FilesReader {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            if self.mode == Mode::Watch && (self.marking || self.looked.elapsed() >= WATCH_INTERVAL) {
+            if self.mode == Mode::Watch && Instant::now() >= self.next_look {
                 self.look()?;
                 continue;
             }
@@ -304,15 +314,15 @@ impl SourceReader for FilesReader {
                 return Ok(None);
             }
             let next_look = match self.mode {
-                Mode::Watch => WATCH_INTERVAL.saturating_sub(self.looked.elapsed()),
-                Mode::Bounded => wait,
+                Mode::Watch => deadline.min(self.next_look),
+                Mode::Bounded => deadline,
             };
-            std::thread::sleep((deadline - now).min(next_look));
+            std::thread::sleep(next_look.saturating_duration_since(now));
         }
     }
 
     fn mark_end(&mut self) {
-        self.marking = self.mode == Mode::Watch;
+        (self.marking, self.next_look) = (self.mode == Mode::Watch, Instant::now());
         self.splits.iter_mut().for_each(|split| split.marked = false);
         self.pending.retain(|event| !matches!(event, SourceEvent::CaughtUp { .. }));
     }
