@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use catalog::{Catalog, Definition, ObjectKind, Storage, Version};
+use catalog::{Catalog, Definition, ObjectKind, Storage, Transaction, Version};
 use datafusion::common::ScalarValue;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -244,15 +244,21 @@ impl Backend for Database {
     async fn execute_dml(
         &self,
         planner: &Planner,
-        version: &Arc<Version>,
+        (version, before): (&Arc<Version>, &Transaction),
         statement: &Statement,
         parameters: &[ScalarValue],
     ) -> sql::Result<Dml> {
-        execute::dml(self, planner, version, statement, parameters).await
+        execute::dml(self, planner, (version, before), statement, parameters).await
     }
 
-    async fn copy_in(&self, table: &Arc<Definition>, columns: &[usize], batches: Vec<RecordBatch>) -> sql::Result<Dml> {
-        execute::copy_in(self, table, columns, batches).await
+    async fn copy_in(
+        &self,
+        before: &Transaction,
+        table: &Arc<Definition>,
+        columns: &[usize],
+        batches: Vec<RecordBatch>,
+    ) -> sql::Result<Dml> {
+        execute::copy_in(self, before, table, columns, batches).await
     }
 
     fn server_settings(&self) -> Vec<(String, String)> {

@@ -287,18 +287,18 @@ async fn kill_while_reading_jetstream() {
         let mut server = Freshet::start(run.join("data").to_str().expect("text"), &[("checkpoint_interval", "50ms")], &run);
         server
             .sql(&format!(
-                "CREATE STREAMING TABLE events (*, WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
+                "CREATE STREAMING TABLE firehose (*, WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
                    WITH (connector = 'jetstream', endpoints = '{endpoints}', scan.startup.mode = 'earliest');
-                 CREATE STREAMING VIEW by_collection AS SELECT kind, collection, count(*) AS n FROM events GROUP BY kind, collection;
-                 CREATE STREAMING VIEW copy AS SELECT event_id FROM events;"
+                 CREATE STREAMING VIEW by_collection AS SELECT kind, collection, count(*) AS n FROM firehose GROUP BY kind, collection;
+                 CREATE STREAMING VIEW copy AS SELECT event_id FROM firehose;"
             ))
             .await;
         disturb(&mut server, &mut random).await;
         // A host has no end, only silence: whoever waits may be told of a pause.
         let deadline = std::time::Instant::now() + Duration::from_secs(120);
         loop {
-            server.wait("events").await;
-            let stored: u64 = server.value("SELECT count(*) FROM events").await.parse().expect("a number");
+            server.wait("firehose").await;
+            let stored: u64 = server.value("SELECT count(*) FROM firehose").await.parse().expect("a number");
             if stored >= EVENTS || std::time::Instant::now() > deadline {
                 break;
             }
@@ -306,7 +306,7 @@ async fn kill_while_reading_jetstream() {
         let generator = Generator::new(settings);
         let mut ids: Vec<String> = (0..EVENTS).map(|number| generator.at(number).event_id()).collect();
         ids.sort_unstable();
-        for table in ["events", "copy"] {
+        for table in ["firehose", "copy"] {
             server.wait(table).await;
             let mut stored: Vec<String> =
                 server.sql(&format!("SELECT event_id FROM {table}")).await.into_iter().map(only).collect();
@@ -317,7 +317,7 @@ async fn kill_while_reading_jetstream() {
         server.wait("by_collection").await;
         assert_eq!(
             server.sql("SELECT kind, collection, n FROM by_collection ORDER BY 1, 2").await,
-            server.sql("SELECT kind, collection, count(*) FROM events GROUP BY kind, collection ORDER BY 1, 2").await,
+            server.sql("SELECT kind, collection, count(*) FROM firehose GROUP BY kind, collection ORDER BY 1, 2").await,
             "by_collection"
         );
     }

@@ -13,11 +13,11 @@ use super::collect;
 use crate::Database;
 use crate::session::{Backend, Dml};
 
-/// What a statement is going to change; nothing is committed.
+/// What a statement is going to change after what its transaction has done `before`; nothing is committed.
 pub(crate) async fn dml(
     database: &Database,
     planner: &Planner,
-    version: &Arc<Version>,
+    (version, before): (&Arc<Version>, &Transaction),
     statement: &Statement,
     parameters: &[ScalarValue],
 ) -> Result<Dml> {
@@ -26,13 +26,13 @@ pub(crate) async fn dml(
             let (table, plan) = planner.insert(version, insert)?;
             writable(&table, "insert into")?;
             let batches = collect(database, planner, plan, parameters).await?;
-            insertion(database, version, &table, batches).await
+            insertion(database, (version, before), &table, batches).await
         }
         Statement::Update(_) => {
             let (table, plan) = planner.modify(version, statement)?;
             writable(&table, "update")?;
             let batches = collect(database, planner, plan, parameters).await?;
-            update(database, version, &table, batches).await
+            update(database, (version, before), &table, batches).await
         }
         Statement::Delete(_) => {
             let (table, plan) = planner.modify(version, statement)?;
@@ -48,6 +48,7 @@ pub(crate) async fn dml(
 /// Rows of COPY … FROM STDIN for the columns named by number; the others are NULL.
 pub(crate) async fn copy_in(
     database: &Database,
+    before: &Transaction,
     table: &Arc<Definition>,
     columns: &[usize],
     batches: Vec<RecordBatch>,
@@ -55,7 +56,7 @@ pub(crate) async fn copy_in(
     writable(table, "copy to")?;
     let version = database.catalog().version();
     let whole = batches.iter().map(|batch| widen(table, columns, batch)).collect::<Result<Vec<_>>>()?;
-    insertion(database, &version, table, whole).await
+    insertion(database, (&version, before), table, whole).await
 }
 
 fn widen(table: &Definition, columns: &[usize], batch: &RecordBatch) -> Result<RecordBatch> {
@@ -66,19 +67,29 @@ fn widen(table: &Definition, columns: &[usize], batch: &RecordBatch) -> Result<R
     conform(table, arrays.collect())
 }
 
-async fn insertion(database: &Database, version: &Arc<Version>, table: &Definition, batches: Vec<RecordBatch>) -> Result<Dml> {
+async fn insertion(
+    database: &Database,
+    (version, before): (&Arc<Version>, &Transaction),
+    table: &Definition,
+    batches: Vec<RecordBatch>,
+) -> Result<Dml> {
     let batches = batches.into_iter().map(|batch| conform(table, batch.columns().to_vec())).collect::<Result<Vec<_>>>()?;
     let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
     let mut transaction = Transaction::default();
     if rows > 0 && !table.primary_key.is_empty() {
-        super::keys::check_unique(database, version, table, &batches, &[]).await?;
+        super::keys::check_unique(database, (version, before), table, &batches, &[]).await?;
         transaction.unchanged_since.push((table.id, version.seq));
     }
     transaction.rows = batches.into_iter().filter(|b| b.num_rows() > 0).map(|batch| (table.id, Changes::append(batch))).collect();
     Ok(Dml { rows, transaction })
 }
 
-async fn update(database: &Database, version: &Arc<Version>, table: &Definition, batches: Vec<RecordBatch>) -> Result<Dml> {
+async fn update(
+    database: &Database,
+    (version, before): (&Arc<Version>, &Transaction),
+    table: &Definition,
+    batches: Vec<RecordBatch>,
+) -> Result<Dml> {
     changeable(table, "update")?;
     let width = table.schema.fields().len();
     let mut transaction = Transaction { unchanged_since: vec![(table.id, version.seq)], ..Transaction::default() };
@@ -88,7 +99,7 @@ async fn update(database: &Database, version: &Arc<Version>, table: &Definition,
         news.push(conform(table, batch.columns()[width..].to_vec())?);
     }
     if !table.primary_key.is_empty() && !news.is_empty() {
-        super::keys::check_unique(database, version, table, &news, &olds).await?;
+        super::keys::check_unique(database, (version, before), table, &news, &olds).await?;
     }
     let rows = olds.iter().map(|batch| batch.num_rows() as u64).sum();
     for (old, new) in olds.iter().zip(&news) {

@@ -1,11 +1,11 @@
 //! Primary keys: rows to be added must not be there already, neither in the table nor among themselves.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::row::{OwnedRow, RowConverter, SortField};
-use catalog::{Definition, Version};
+use catalog::{Changes, Definition, INSERT, Transaction, Version};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::MemTable;
 use datafusion::logical_expr::JoinType;
@@ -19,19 +19,23 @@ use crate::session::Backend;
 /// Up to so many keys are looked up by `IN (…)`, which table files can be pruned by; more by a join.
 const LISTED_MAX: usize = 64;
 
-/// Refuses `added` rows whose key is in the table already, unless `removed` takes it away.
+/// Refuses `added` rows whose key is in the table already, unless `removed` takes it away. The table is that of `version`
+/// with what the transaction has done before.
 ///
 /// # Errors
 /// 23505.
 pub(super) async fn check_unique(
     database: &Database,
-    version: &Arc<Version>,
+    (version, before): (&Arc<Version>, &Transaction),
     table: &Definition,
     added: &[RecordBatch],
     removed: &[RecordBatch],
 ) -> Result<()> {
     let indexes = key_indexes(table)?;
     let mut keys = Keys::new(table, &indexes)?;
+    for (_, changes) in before.rows.iter().filter(|(changed, _)| *changed == table.id) {
+        keys.note(changes)?;
+    }
     for batch in removed {
         keys.remove(batch)?;
     }
@@ -40,7 +44,10 @@ pub(super) async fn check_unique(
     }
     // Keys that only stay what they were need no look at the table.
     let fresh = keys.fresh(added)?;
-    let Some(provider) = version.table(table.id).filter(|_| !fresh.is_empty()) else { return Ok(()) };
+    if fresh.is_empty() || before.truncate.contains(&table.id) {
+        return Ok(());
+    }
+    let Some(provider) = version.table(table.id) else { return Ok(()) };
     let context = SessionContext::new_with_config_rt(SessionConfig::new(), database.runtime_env());
     let existing = context.read_table(provider).map_err(sql::translate)?;
     let found = look_up(&context, existing, table, fresh)?;
@@ -82,11 +89,13 @@ fn key_indexes(table: &Definition) -> Result<Vec<usize>> {
     table.primary_key.iter().map(|name| table.schema.index_of(name).map_err(arrow_error)).collect()
 }
 
-/// Keys taken away and added by one statement.
+/// Keys taken away and added by one statement, after others of its transaction.
 struct Keys<'a> {
     table: &'a Definition,
     indexes: &'a [usize],
     converter: RowConverter,
+    /// Keys that earlier statements have touched, and whether they are there now.
+    before: HashMap<OwnedRow, bool>,
     removed: HashSet<OwnedRow>,
     added: HashSet<OwnedRow>,
 }
@@ -95,11 +104,20 @@ impl<'a> Keys<'a> {
     fn new(table: &'a Definition, indexes: &'a [usize]) -> Result<Self> {
         let fields = indexes.iter().map(|index| SortField::new(table.schema.field(*index).data_type().clone())).collect();
         let converter = RowConverter::new(fields).map_err(arrow_error)?;
-        Ok(Keys { table, indexes, converter, removed: HashSet::new(), added: HashSet::new() })
+        Ok(Keys { table, indexes, converter, before: HashMap::new(), removed: HashSet::new(), added: HashSet::new() })
     }
 
     fn columns(&self, batch: &RecordBatch) -> Vec<ArrayRef> {
         self.indexes.iter().map(|index| Arc::clone(batch.column(*index))).collect()
+    }
+
+    fn note(&mut self, changes: &Changes) -> Result<()> {
+        let rows = self.converter.convert_columns(&self.columns(&changes.rows)).map_err(arrow_error)?;
+        for (number, row) in rows.iter().enumerate() {
+            let is_there = changes.kinds.as_ref().is_none_or(|kinds| kinds.value(number) == INSERT);
+            self.before.insert(row.owned(), is_there);
+        }
+        Ok(())
     }
 
     fn remove(&mut self, batch: &RecordBatch) -> Result<()> {
@@ -112,20 +130,23 @@ impl<'a> Keys<'a> {
         let columns = self.columns(batch);
         let rows = self.converter.convert_columns(&columns).map_err(arrow_error)?;
         for (number, row) in rows.iter().enumerate() {
-            if !self.added.insert(row.owned()) {
+            let row = row.owned();
+            let is_there = self.before.get(&row) == Some(&true) && !self.removed.contains(&row);
+            if is_there || !self.added.insert(row) {
                 return Err(duplicate(self.table, &columns, number));
             }
         }
         Ok(())
     }
 
-    /// The key columns of added rows whose keys were not taken away by the same statement.
+    /// The key columns of added rows whose keys neither this statement nor an earlier one has touched.
     fn fresh(&mut self, added: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
         let mut fresh = Vec::new();
         for batch in added {
             let keys = batch.project(self.indexes).map_err(arrow_error)?;
             let rows = self.converter.convert_columns(keys.columns()).map_err(arrow_error)?;
-            let new = rows.iter().map(|row| Some(!self.removed.contains(&row.owned()))).collect();
+            let is_new = |row: OwnedRow| !self.removed.contains(&row) && !self.before.contains_key(&row);
+            let new = rows.iter().map(|row| Some(is_new(row.owned()))).collect();
             let keys = arrow::compute::filter_record_batch(&keys, &new).map_err(arrow_error)?;
             if keys.num_rows() > 0 {
                 fresh.push(keys);

@@ -71,7 +71,8 @@ async fn run(database: &Arc<Database>, text: &str) -> Result<Answer> {
             Ok(Answer::Rows(on_query_threads(database, stream.map_err(sql::translate)?)))
         }
         Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) | Statement::Truncate(_) => {
-            let dml = database.execute_dml(&planner, &version, &parsed.statement, &[]).await?;
+            let dml =
+                database.execute_dml(&planner, (&version, &catalog::Transaction::default()), &parsed.statement, &[]).await?;
             database.catalog().commit(dml.transaction).await.map_err(from_catalog)?;
             Ok(Answer::Done(Outcome { tag: dml_tag(&parsed, dml.rows), notices: Vec::new() }))
         }

@@ -113,17 +113,24 @@ pub trait Backend: Debug + Send + Sync {
     /// resolved by `session`.
     async fn execute_ddl(&self, session: &SessionInfo, planner: &Planner, statement: &Parsed) -> sql::Result<Outcome>;
 
-    /// INSERT, UPDATE, DELETE, TRUNCATE against `version`; `parameters` are the values of `$1`, `$2`, ….
+    /// INSERT, UPDATE, DELETE, TRUNCATE against a version and what the transaction has written before; `parameters` are the
+    /// values of `$1`, `$2`, ….
     async fn execute_dml(
         &self,
         planner: &Planner,
-        version: &Arc<Version>,
+        at: (&Arc<Version>, &Transaction),
         statement: &Statement,
         parameters: &[ScalarValue],
     ) -> sql::Result<Dml>;
 
     /// The rows COPY … FROM STDIN read, for the columns numbered `columns` of `table`; the others get their defaults or NULL.
-    async fn copy_in(&self, table: &Arc<Definition>, columns: &[usize], batches: Vec<RecordBatch>) -> sql::Result<Dml>;
+    async fn copy_in(
+        &self,
+        before: &Transaction,
+        table: &Arc<Definition>,
+        columns: &[usize],
+        batches: Vec<RecordBatch>,
+    ) -> sql::Result<Dml>;
 
     /// Settings of the server (`checkpoint_interval`, …) with their values, for SHOW.
     fn server_settings(&self) -> Vec<(String, String)>;

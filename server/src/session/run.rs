@@ -252,9 +252,10 @@ impl Session {
         let mut attempt = 0;
         loop {
             let (backend, planner, version) = (Arc::clone(&self.backend), self.planner(), self.version());
-            let (handle, statement, values) = (self.query_handle(), statement.clone(), values.to_vec());
-            let dml =
-                on_queries(&handle, async move { backend.execute_dml(&planner, &version, &statement, &values).await }).await?;
+            let (handle, before) = (self.query_handle(), self.pending());
+            let (statement, values) = (statement.clone(), values.to_vec());
+            let running = async move { backend.execute_dml(&planner, (&version, &before), &statement, &values).await };
+            let dml = on_queries(&handle, running).await?;
             match self.write(dml).await {
                 Err(error) if error.sqlstate == "40001" && attempt < CONFLICT_RETRIES && matches!(self.block, Block::None) => {
                     attempt += 1
@@ -329,7 +330,8 @@ impl Session {
         let (table, columns, batches) = copy.finish()?;
         let backend = Arc::clone(&self.backend);
         let handle = self.query_handle();
-        let dml = on_queries(&handle, async move { backend.copy_in(&table, &columns, batches).await }).await?;
+        let before = self.pending();
+        let dml = on_queries(&handle, async move { backend.copy_in(&before, &table, &columns, batches).await }).await?;
         self.write(dml).await
     }
 

@@ -215,6 +215,14 @@ impl Session {
         matches!(&self.block, Block::Open(open) if open.has_writes())
     }
 
+    /// What the block has written so far.
+    pub(super) fn pending(&self) -> Transaction {
+        match &self.block {
+            Block::Open(open) => open.pending.clone(),
+            Block::None | Block::Failed(_) => Transaction::default(),
+        }
+    }
+
     /// A statement is about to read `tables`. Writes of a block are not visible before its end: a text of several
     /// statements commits what it has written so far, an explicit block refuses.
     pub(super) async fn before_reading(&mut self, tables: &[ObjectId]) -> Result<()> {
