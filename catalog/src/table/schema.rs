@@ -116,8 +116,9 @@ impl TableSchema {
             for column in &self.key {
                 let field = self.schema.field(*column);
                 let name = format!("{KEY_PREFIX}{}", field.name());
-                fields
-                    .push(numbered(&Field::new(name, field.data_type().clone(), false), KEY_FIELD_ID + self.field_ids[*column]));
+                // The groups of a view have NULLs in their keys, where the rows that it reads have.
+                let key = Field::new(name, field.data_type().clone(), field.is_nullable());
+                fields.push(numbered(&key, KEY_FIELD_ID + self.field_ids[*column]));
             }
             fields.push(numbered(&Field::new(SEQUENCE_NUMBER, DataType::Int64, false), SEQUENCE_NUMBER_ID));
             fields.push(numbered(&Field::new(VALUE_KIND, DataType::Int8, false), VALUE_KIND_ID));
@@ -134,11 +135,9 @@ impl TableSchema {
     fn to_json(&self, now_us: i64) -> Result<Value> {
         let mut numbering = Numbering::default();
         let mut fields = Vec::with_capacity(self.field_ids.len());
-        for (column, field) in self.schema.fields().iter().enumerate() {
+        for field in self.schema.fields() {
             let id = numbering.take();
-            let in_key = self.key.contains(&column);
-            let data_type = paimon_type(&field.as_ref().clone().with_nullable(field.is_nullable() && !in_key), &mut numbering)
-                .map_err(|data_type| unsupported(field, &data_type))?;
+            let data_type = paimon_type(field, &mut numbering).map_err(|data_type| unsupported(field, &data_type))?;
             let mut json = json!({"id": id, "name": field.name(), "type": data_type});
             if let Some(name) = field.metadata().get(TYPE_METADATA) {
                 json["description"] = json!(format!("{TYPE_METADATA}={name}"));
@@ -334,7 +333,7 @@ mod tests {
         let body =
             Field::new("body", DataType::Utf8, true).with_metadata(HashMap::from([(TYPE_METADATA.into(), "jsonb".into())]));
         let columns = vec![
-            Field::new("id", DataType::Int64, true),
+            Field::new("id", DataType::Int64, false),
             Field::new("ts", DataType::Timestamp(TimeUnit::Microsecond, None), false),
             Field::new("tz", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
             Field::new("price", DataType::Decimal128(38, 10), true),

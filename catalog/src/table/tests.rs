@@ -331,6 +331,25 @@ async fn a_snapshot_of_another_writer_is_built_upon() {
     assert_eq!(newest.id, 3, "the stale hint and the foreign snapshot are seen");
 }
 
+/// The groups of a view may have NULL in their key.
+#[tokio::test]
+async fn null_is_a_key_like_others() {
+    let mut table = Table::create(memory(), &["quantity"]).await;
+    let mut random = Random(2);
+    let mut rows = |keys: [Option<i64>; 2]| keys.map(|quantity| Row { quantity, ..Row::random(&mut random, 100) });
+    let (old, new) = (rows([Some(1), None]), rows([None, Some(2)]));
+    for rows in [&old, &new] {
+        table.commit(Changes::append(batch(rows)));
+        table.flush().await;
+    }
+    let [left, _] = old;
+    let [replaced, added] = new;
+    let expected = [left, replaced, added];
+    table.assert_holds(&expected).await;
+    table.compact(full_compaction(&table.files, &table.schema)).await;
+    table.assert_holds(&expected).await;
+}
+
 #[tokio::test]
 async fn truncation_empties_a_table() {
     let mut table = Table::create(memory(), &["name", "id"]).await;
