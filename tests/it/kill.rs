@@ -262,7 +262,7 @@ fn faults(random: &mut Random) -> FaultPlan {
         };
         Fault { after: 200 + random.below(EVENTS / 8), kind }
     };
-    FaultPlan { connections: (0..8).map(|_| (0..4).map(|_| fault(random)).collect()).collect() }
+    FaultPlan { connections: (0..3).map(|_| (0..3).map(|_| fault(random)).collect()).collect() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
