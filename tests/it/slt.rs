@@ -65,6 +65,10 @@ impl sqllogictest::AsyncDB for Database {
             );
             self.views.lock().await.push((name, query));
         }
+        if sql.trim_start().starts_with("DROP ") {
+            let left: Vec<String> = server.sql("SELECT name FROM freshet.jobs").await.into_iter().flatten().flatten().collect();
+            self.views.lock().await.retain(|(name, _)| left.contains(name));
+        }
         let value = |value: Option<String>| match value {
             None => "NULL".to_owned(),
             Some(text) if text.is_empty() => "(empty)".to_owned(),
