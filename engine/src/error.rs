@@ -23,6 +23,14 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
+    /// What a source is to read is not there: 58P01.
+    #[error("{message}")]
+    Missing {
+        /// What, where.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// The source no longer has what a split must go on with.
     #[error("{message}")]
     OffsetLost {
@@ -60,6 +68,7 @@ impl Error {
         match self {
             Error::Option { .. } => "22023",
             Error::Unreachable { .. } => "08001",
+            Error::Missing { .. } => "58P01",
             Error::OffsetLost { .. } => "55000",
             Error::Unsupported { .. } => "0A000",
             Error::DataFusion(_) | Error::Arrow(_) => "XX000",
@@ -71,7 +80,10 @@ impl Error {
     /// A sentence that helps.
     pub fn hint(&self) -> Option<&str> {
         match self {
-            Error::Option { hint, .. } | Error::Unreachable { hint, .. } | Error::Unsupported { hint, .. } => hint.as_deref(),
+            Error::Option { hint, .. }
+            | Error::Unreachable { hint, .. }
+            | Error::Missing { hint, .. }
+            | Error::Unsupported { hint, .. } => hint.as_deref(),
             _ => None,
         }
     }

@@ -113,7 +113,8 @@ pub(crate) async fn collect(
         [] => plan,
         values => plan.with_param_values(values.to_vec()).map_err(sql::translate)?,
     };
-    let state = planner.state().clone();
+    let now = chrono::DateTime::from_timestamp_micros(crate::clock::now_us()).unwrap_or_default();
+    let state = planner.state_at(now);
     let running = database.query_handle().spawn(async move {
         let physical = state.create_physical_plan(&plan).await?;
         let stream = datafusion::physical_plan::execute_stream(physical, state.task_ctx())?;

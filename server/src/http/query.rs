@@ -62,7 +62,8 @@ async fn run(database: &Arc<Database>, text: &str) -> Result<Answer> {
     match &parsed.statement {
         Statement::Query(_) => {
             let plan = planner.query(&version, &parsed.statement)?;
-            let state = planner.state().clone();
+            let now = chrono::DateTime::from_timestamp_micros(crate::clock::now_us()).unwrap_or_default();
+            let state = planner.state_at(now);
             let physical = database.query_handle().spawn(async move {
                 let physical = state.create_physical_plan(&plan).await?;
                 execute_stream(physical, state.task_ctx())

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Fields;
 use catalog::Definition;
-use datafusion::logical_expr::expr::Cast;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::expr::{Cast, Placeholder};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 use sqlparser::ast::{
     self, AssignmentTarget, FromTable, Ident, ObjectName, SelectItem, SetExpr, TableFactor, TableObject, TableWithJoins,
 };
@@ -200,8 +201,8 @@ pub(crate) fn modify(names: &Names<'_>, statement: &Statement) -> Result<(Arc<De
         }
         _ => return Err(Error::new("XX000", "neither UPDATE nor DELETE")),
     };
-    let plan = names.plan(&query)?;
     let fields = definition.schema.fields();
+    let plan = typed_parameters(names.plan(&query)?, fields)?;
     let schema = Arc::clone(plan.schema());
     let exprs = schema
         .iter()
@@ -231,6 +232,19 @@ pub(crate) fn modify(names: &Names<'_>, statement: &Statement) -> Result<(Arc<De
         .collect::<Result<Vec<_>>>()?;
     let plan = output::project(plan, exprs)?;
     Ok((definition, output::analyze(names.state, plan)?))
+}
+
+/// A parameter that is assigned as it is has the column's type.
+fn typed_parameters(plan: LogicalPlan, columns: &Fields) -> Result<LogicalPlan> {
+    let LogicalPlan::Projection(mut projection) = plan else { return Ok(plan) };
+    for (at, expr) in projection.expr.iter_mut().enumerate() {
+        if let Expr::Alias(alias) = expr
+            && let Expr::Placeholder(Placeholder { field: field @ None, .. }) = alias.expr.as_mut()
+        {
+            *field = Some(Arc::new(columns[at % columns.len()].as_ref().clone().with_nullable(true)));
+        }
+    }
+    Projection::try_new(projection.expr, projection.input).map(LogicalPlan::Projection).map_err(translate)
 }
 
 fn castable(from: &arrow::datatypes::DataType, to: &arrow::datatypes::DataType) -> bool {

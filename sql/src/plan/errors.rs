@@ -167,6 +167,33 @@ fn quoted(text: &str, start: &str, quote: char) -> Option<String> {
     Some(rest[..rest.find(quote)?].to_owned())
 }
 
+/// `Cannot cast string 'x' to value of Int64 type`, in Postgres's words.
+fn bad_value(text: &str) -> Option<Error> {
+    let rest = &text[text.find("Cannot cast string '")? + "Cannot cast string '".len()..];
+    let (value, rest) = rest.rsplit_once("' to value of ")?;
+    let data_type = rest.split_whitespace().next()?;
+    let name = match data_type.split('(').next()? {
+        "Boolean" => "boolean",
+        "Int8" | "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        "Float32" => "real",
+        "Float64" => "double precision",
+        "Decimal128" => "numeric",
+        "Date32" => "date",
+        "Time64" => "time",
+        "Timestamp" => "timestamp",
+        "Interval" => "interval",
+        _ => return None,
+    };
+    let digits = value.trim().trim_start_matches(['-', '+']);
+    if data_type.starts_with("Int") && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Error::new("22003", format!("value \"{value}\" is out of range for type {name}")));
+    }
+    let code = if matches!(name, "date" | "time" | "timestamp" | "interval") { "22007" } else { "22P02" };
+    Some(Error::new(code, format!("invalid input syntax for type {name}: \"{value}\"")))
+}
+
 /// A text that has a code in Postgres; `otherwise` for any other.
 fn of_text(text: &str, otherwise: &'static str) -> Error {
     let text = strip(text);
@@ -208,9 +235,15 @@ fn of_text(text: &str, otherwise: &'static str) -> Error {
         return Error::new("42803", format!("{column} must appear in the GROUP BY clause or be used in an aggregate function"));
     }
     if has("cannot cast string") || has("error parsing timestamp") || has("error parsing") || has("invalid input syntax") {
+        if let Some(error) = bad_value(&text) {
+            return error;
+        }
         let value = quoted(&text, "string", '\'').or_else(|| quoted(&text, "from", '\'')).unwrap_or_default();
         let code = if has("timestamp") || has("date") { "22007" } else { "22P02" };
         return Error::new(code, if value.is_empty() { text } else { format!("invalid input syntax: \"{value}\"") });
+    }
+    if text.ends_with(" out of range") {
+        return Error::new("22003", text);
     }
     if has("overflow") || has("can't cast value") || has("too large to store") || has("out of range") {
         return Error::new("22003", "value out of range").detail(text);

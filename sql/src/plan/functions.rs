@@ -27,7 +27,7 @@ pub(crate) fn functions(settings: &SessionSettings) -> Vec<Arc<ScalarUDF>> {
         constant("current_database", &["current_catalog"], text(&settings.database)),
         constant("current_schema", &[], schema.map_or(ScalarValue::Utf8(None), |schema| text(schema))),
         constant("pg_backend_pid", &[], ScalarValue::from(settings.backend_pid)),
-        constant("version", &[], text(concat!("PostgreSQL 17.0 (Freshet ", env!("CARGO_PKG_VERSION"), ")"))),
+        constant("version", &[], text(concat!("PostgreSQL 15.8 (Freshet ", env!("CARGO_PKG_VERSION"), ")"))),
         Arc::new(ScalarUDF::new_from_impl(Now {
             signature: Signature::nullary(Volatility::Stable),
             aliases: ["current_timestamp", "transaction_timestamp", "statement_timestamp"].map(str::to_owned).to_vec(),

@@ -220,7 +220,7 @@ impl FileStore {
         } else {
             format!("\"{base}\" does not exist below the server's working directory; an absolute path is safer.")
         };
-        Error::Option { message: format!("no file matches path \"{}\"", self.pattern), hint: Some(hint) }
+        Error::Missing { message: format!("no file matches path \"{}\"", self.pattern), hint: Some(hint) }
     }
 }
 
