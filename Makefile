@@ -62,4 +62,4 @@ build-packages:
 
 test-packages:
 	@$(call packages,need 'command -v psql' postgresql-client; need 'command -v java' default-jre-headless; \
-	need 'command -v mvn' maven; need 'python3 -c "import venv, ensurepip"' python3-venv; need 'command -v setpriv' util-linux;)
+	need 'command -v mvn' maven; need 'python3 -c "import ensurepip"' python3-venv; need 'command -v setpriv' util-linux;)

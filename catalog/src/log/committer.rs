@@ -40,7 +40,7 @@ const TRANSACTION_KIB_MAX: u32 = 256 << 10;
 /// Epochs of one dataflow that may wait.
 const EPOCHS_MAX: usize = 2;
 /// A table whose memtable is so many times larger than a flush takes no more rows until one has succeeded.
-const MEMTABLE_FLUSHES_MAX: usize = 8;
+const MEMTABLE_FLUSHES_MAX: usize = 3;
 /// A waiting statement is committed when the store has rested so many times as long as its last put took:
 /// statements one after the other do not each wait for the checkpoint interval, and the store is not run down by them.
 const REST_AFTER_PUT: u32 = 5;
@@ -208,12 +208,19 @@ impl Inbox {
         gathered
     }
 
-    /// Whether something waits, and whether a statement does: it is given less time.
+    /// Whether something waits, and whether it is given less time: a statement, and a dataflow that can do nothing but
+    /// wait, because it has handed over all it may.
     fn waiting(&self) -> (bool, bool) {
         let queue = self.queue.lock();
         let statement = |request: &Request| matches!(request.origin, Origin::Transaction { .. });
-        let ready = |request: &&Request| request.work.0.lock().is_some();
-        (queue.iter().any(|request| ready(&request)), queue.iter().any(statement))
+        let ready = |request: &Request| request.work.0.lock().is_some();
+        let held_up = |request: &Request| {
+            request.dataflow().is_some_and(|dataflow| {
+                let epochs = queue.iter().filter(|request| request.dataflow() == Some(dataflow));
+                epochs.filter(|epoch| ready(epoch)).count() >= EPOCHS_MAX
+            })
+        };
+        (queue.iter().any(ready), queue.iter().any(|request| statement(request) || held_up(request)))
     }
 
     fn is_empty(&self) -> bool {
@@ -336,13 +343,13 @@ impl Committer {
                 return;
             }
             let changed = inbox.changed.notified();
-            let (ready, statement) = inbox.waiting();
+            let (ready, urgent) = inbox.waiting();
             if !ready {
                 changed.await;
                 continue;
             }
             let interval = self.shared.checkpoint_interval();
-            let rest = if statement { interval.min(self.last_put * (REST_AFTER_PUT + 1)) } else { interval };
+            let rest = if urgent { interval.min(self.last_put * (REST_AFTER_PUT + 1)) } else { interval };
             match self.last_start {
                 Some(start) if start.elapsed() < rest && !inbox.is_closing() => {
                     // What arrives meanwhile may be more urgent.

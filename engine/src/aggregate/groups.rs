@@ -104,8 +104,15 @@ impl Groups {
             }
             Keys::Rows { converter, rows: known } => {
                 let converted = converter.convert_columns(columns)?;
-                for row in converted.iter() {
-                    let key = row.data();
+                let mut last: Option<(&[u8], u32)> = None;
+                for row in 0..rows {
+                    let key = converted.row(row).data();
+                    if let Some((same, slot)) = last
+                        && same == key
+                    {
+                        found.push(slot);
+                        continue;
+                    }
                     let hash = hasher.hash_one(key);
                     let rehash = |slot: &u32| hasher.hash_one(&*known[*slot as usize]);
                     let slot = match table.entry(hash, |slot| &*known[*slot as usize] == key, rehash) {
@@ -119,6 +126,7 @@ impl Groups {
                             slot
                         }
                     };
+                    last = Some((key, slot));
                     found.push(slot);
                 }
             }

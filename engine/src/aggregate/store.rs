@@ -11,6 +11,9 @@ use super::pairs::Pairs;
 use super::{Calls, Groups, Kernel, Mode};
 use crate::{Result, state};
 
+/// Slots whose state is exported at once.
+const EXPORT_ROWS: usize = 32 * 1024;
+
 /// The kernels of a node's calls, and how many rows each slot has taken in.
 pub(crate) struct Store {
     calls: Arc<Calls>,
@@ -346,6 +349,11 @@ impl KeyedStore {
         !self.pending.is_empty()
     }
 
+    /// Number of slots that hold rows.
+    pub(crate) fn live_count(&self) -> usize {
+        self.store.rows.iter().filter(|rows| **rows > 0).count()
+    }
+
     /// Slots that hold rows.
     pub(crate) fn live(&self) -> Vec<u32> {
         (0..self.groups.slots() as u32).filter(|slot| self.store.rows(*slot) > 0).collect()
@@ -403,27 +411,30 @@ impl KeyedStore {
             parts.push(new.as_ref());
             columns.push(concat(&parts)?);
         }
-        // Old rows come first in the columns; the order readers get is by slot, old before new.
-        let mut old_row: Vec<Option<u32>> = vec![None; self.stamps.len()];
-        old_slots.iter().enumerate().for_each(|(row, slot)| old_row[*slot as usize] = Some(row as u32));
-        let mut new_row: Vec<Option<u32>> = vec![None; self.stamps.len()];
-        new_slots.iter().enumerate().for_each(|(row, slot)| new_row[*slot as usize] = Some((old_slots.len() + row) as u32));
-        let same = unchanged(&columns[self.calls.group_columns..], &old_row, &new_row, &pending)?;
+        // Old rows come first in the columns; the order readers get is by slot, old before new. Both lists of slots are
+        // in the order of `pending`, so that walking along them costs what was touched, not what there is.
+        let mut old = old_slots.iter().zip(0_u32..).peekable();
+        let mut new = new_slots.iter().zip(old_slots.len() as u32..).peekable();
+        let rows = pending.iter().map(|slot| Versions {
+            old: old.next_if(|(known, _)| *known == slot).map(|(_, row)| row),
+            new: new.next_if(|(known, _)| *known == slot).map(|(_, row)| row),
+        });
+        let rows: Vec<Versions> = rows.collect();
+        let same = unchanged(&columns[self.calls.group_columns..], &rows)?;
         let (mut order, mut kinds) = (Vec::new(), Vec::new());
-        for (slot, same) in pending.iter().zip(same) {
-            let slot = *slot as usize;
+        for ((slot, rows), same) in pending.iter().zip(&rows).zip(same) {
             if same {
                 continue;
             }
-            if let Some(row) = old_row[slot] {
+            if let Some(row) = rows.old {
                 order.push(row);
                 kinds.push(catalog::DELETE);
             }
-            if let Some(row) = new_row[slot] {
+            if let Some(row) = rows.new {
                 order.push(row);
                 kinds.push(catalog::INSERT);
             }
-            self.emitted[slot] = new_row[slot].is_some();
+            self.emitted[*slot as usize] = rows.new.is_some();
         }
         let order = UInt32Array::from(order);
         let columns = columns.iter().map(|column| take(column, &order, None)).collect::<Result<_, _>>()?;
@@ -432,7 +443,13 @@ impl KeyedStore {
 
     /// Group columns and state of the touched slots (or of all live ones); the epoch begins anew.
     /// Slots that are left without rows are in it once, with zero rows, and forgotten, unless `always`.
-    pub(crate) fn export(&mut self, everything: bool, always: bool) -> Result<KeyedExport> {
+    /// `take` gets it in pieces: all of a large state is never there twice.
+    pub(crate) fn export(
+        &mut self,
+        everything: bool,
+        always: bool,
+        mut take: impl FnMut(KeyedExport) -> Result<()>,
+    ) -> Result<()> {
         let touched = std::mem::take(&mut self.touched);
         let slots = match (everything, always) {
             (false, _) => touched.clone(),
@@ -440,19 +457,21 @@ impl KeyedStore {
             // A result of nothing is known to readers, too.
             (true, true) => (0..self.groups.slots() as u32).collect(),
         };
-        let export = self.store.export(&slots, !everything)?;
+        for slots in slots.chunks(EXPORT_ROWS) {
+            // The first piece has all touched pairs. Before slots are forgotten: their pairs still have an owner.
+            let export = self.store.export(slots, !everything)?;
+            let pairs =
+                export.pairs.into_iter().map(|(call, owners, values)| Ok((call, [self.groups.keys(&owners)?, values].concat())));
+            let pairs = pairs.collect::<Result<_>>()?;
+            take(KeyedExport { groups: [self.groups.keys(slots)?, export.states].concat(), pairs })?;
+        }
         self.store.forget_touched_pairs();
-        // Before slots are forgotten: their pairs still have an owner.
-        let pairs =
-            export.pairs.into_iter().map(|(call, owners, values)| Ok((call, [self.groups.keys(&owners)?, values].concat())));
-        let pairs = pairs.collect::<Result<_>>()?;
-        let groups = [self.groups.keys(&slots)?, export.states].concat();
         self.epoch = self.epoch.wrapping_add(1).max(1);
         if !always {
             let empty: Vec<u32> = touched.into_iter().filter(|slot| self.store.rows(*slot) <= 0).collect();
             self.forget(&empty);
         }
-        Ok(KeyedExport { groups, pairs })
+        Ok(())
     }
 
     /// Like [`KeyedStore::export`] for reading only: everything there is, nothing is noted.
@@ -525,14 +544,17 @@ impl KeyedStore {
     }
 }
 
-/// For each touched slot whether its old and its new results are the same.
-fn unchanged(results: &[ArrayRef], old_row: &[Option<u32>], new_row: &[Option<u32>], touched: &[u32]) -> Result<Vec<bool>> {
-    let both: Vec<(usize, u32, u32)> = touched
-        .iter()
-        .enumerate()
-        .filter_map(|(at, slot)| Some((at, old_row[*slot as usize]?, new_row[*slot as usize]?)))
-        .collect();
-    let mut same = vec![false; touched.len()];
+/// The rows with a slot's results before and now.
+struct Versions {
+    old: Option<u32>,
+    new: Option<u32>,
+}
+
+/// For each slot whether its old and its new results are the same.
+fn unchanged(results: &[ArrayRef], rows: &[Versions]) -> Result<Vec<bool>> {
+    let both: Vec<(usize, u32, u32)> =
+        rows.iter().enumerate().filter_map(|(at, rows)| Some((at, rows.old?, rows.new?))).collect();
+    let mut same = vec![false; rows.len()];
     both.iter().for_each(|(at, _, _)| same[*at] = true);
     let old = UInt32Array::from_iter_values(both.iter().map(|(_, old, _)| *old));
     let new = UInt32Array::from_iter_values(both.iter().map(|(_, _, new)| *new));

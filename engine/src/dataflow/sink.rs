@@ -12,8 +12,10 @@ use super::evaluate::select;
 use crate::Result;
 use crate::plan;
 
-/// Small batches are joined until they hold about so many rows.
-const ROWS_PER_BATCH: usize = 16 * 1024;
+/// Batches smaller than this are joined; larger ones are not worth the copy.
+const SMALL_BATCH_ROWS: usize = 2048;
+/// Rows of joined batches, at most.
+const JOINED_ROWS: usize = 8192;
 
 /// Rows of one dataflow's current epoch.
 pub(crate) struct Sink {
@@ -58,12 +60,17 @@ fn join(rows: Vec<Changes>) -> Result<Vec<Changes>> {
     let mut group: Vec<Changes> = Vec::new();
     let mut count = 0;
     for changes in rows {
-        if !group.is_empty() && count + changes.len() > ROWS_PER_BATCH {
+        let is_large = changes.len() >= SMALL_BATCH_ROWS;
+        if !group.is_empty() && (is_large || count + changes.len() > JOINED_ROWS) {
             joined.push(concat(std::mem::take(&mut group))?);
             count = 0;
         }
-        count += changes.len();
-        group.push(changes);
+        if is_large {
+            joined.push(changes);
+        } else {
+            count += changes.len();
+            group.push(changes);
+        }
     }
     if !group.is_empty() {
         joined.push(concat(group)?);

@@ -43,10 +43,14 @@ impl Spans {
         let mut offsets = Vec::with_capacity(self.ends.len() + 1);
         offsets.push(0);
         offsets.append(&mut self.ends);
-        let capacity = self.data.len() + self.data.len() / 8;
-        let data = std::mem::replace(&mut self.data, Vec::with_capacity(capacity));
-        (OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(data))
+        (OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(renew(&mut self.data)))
     }
+}
+
+/// Takes what has gathered and makes room for as much again: batches of one source are alike.
+fn renew<T>(values: &mut Vec<T>) -> Vec<T> {
+    let room = values.len() + values.len() / 8;
+    std::mem::replace(values, Vec::with_capacity(room))
 }
 
 pub(crate) enum Values {
@@ -263,18 +267,18 @@ impl Column {
         let nulls = self.nulls.finish();
         Ok(match &mut self.values {
             Values::Bool(values) => Arc::new(BooleanArray::new(std::mem::take(values).into(), nulls)),
-            Values::Int16(values) => Arc::new(Int16Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Int32(values) => Arc::new(Int32Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Int64(values) => Arc::new(Int64Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Float32(values) => Arc::new(Float32Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Float64(values) => Arc::new(Float64Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Decimal(values, precision, scale) => Arc::new(
-                Decimal128Array::try_new(std::mem::take(values).into(), nulls)?.with_precision_and_scale(*precision, *scale)?,
-            ),
-            Values::Date(values) => Arc::new(Date32Array::try_new(std::mem::take(values).into(), nulls)?),
-            Values::Time(values) => Arc::new(Time64MicrosecondArray::try_new(std::mem::take(values).into(), nulls)?),
+            Values::Int16(values) => Arc::new(Int16Array::try_new(renew(values).into(), nulls)?),
+            Values::Int32(values) => Arc::new(Int32Array::try_new(renew(values).into(), nulls)?),
+            Values::Int64(values) => Arc::new(Int64Array::try_new(renew(values).into(), nulls)?),
+            Values::Float32(values) => Arc::new(Float32Array::try_new(renew(values).into(), nulls)?),
+            Values::Float64(values) => Arc::new(Float64Array::try_new(renew(values).into(), nulls)?),
+            Values::Decimal(values, precision, scale) => {
+                Arc::new(Decimal128Array::try_new(renew(values).into(), nulls)?.with_precision_and_scale(*precision, *scale)?)
+            }
+            Values::Date(values) => Arc::new(Date32Array::try_new(renew(values).into(), nulls)?),
+            Values::Time(values) => Arc::new(Time64MicrosecondArray::try_new(renew(values).into(), nulls)?),
             Values::Timestamp(values, zone) => {
-                let array = TimestampMicrosecondArray::try_new(std::mem::take(values).into(), nulls)?;
+                let array = TimestampMicrosecondArray::try_new(renew(values).into(), nulls)?;
                 Arc::new(array.with_timezone_opt(zone.clone()))
             }
             Values::Text(spans) | Values::Json(spans) | Values::Uuid(spans) => {

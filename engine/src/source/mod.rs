@@ -89,7 +89,7 @@ pub trait SourceReader: Send {
     fn splits(&self) -> Vec<SplitId>;
 
     /// The next event, waiting at most `wait`; `None` when there is none by then.
-    /// Must return soon after `cancel` is set. Batches are bounded: at most about 1 MiB or 8192 rows, and no row waits
+    /// Must return soon after `cancel` is set. Batches are bounded: at most about 2 MiB or 8192 rows, and no row waits
     /// longer than about 10 ms for others. Among splits with rows ready the one that lags in event time goes first
     /// (files), so that no split runs ahead without bound.
     ///

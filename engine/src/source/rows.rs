@@ -17,7 +17,7 @@ use crate::plan::{ColumnOrigin, SourceNode};
 pub(crate) const BATCH_ROWS_MAX: usize = 8192;
 
 /// Bytes of records in a batch, about at most.
-pub(crate) const BATCH_BYTES_MAX: usize = 1 << 20;
+pub(crate) const BATCH_BYTES_MAX: usize = 2 << 20;
 
 /// Wall time, microseconds since 1970.
 pub(crate) fn wall_us() -> i64 {

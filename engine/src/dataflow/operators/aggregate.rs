@@ -84,12 +84,14 @@ impl Operator for Aggregate {
     }
 
     fn export(&mut self, kind: StateKind) -> Result<Option<Bytes>> {
-        let export = self.groups.export(kind == StateKind::Image, self.is_global())?;
         let mut writer = state::Writer::default();
-        for (call, columns) in export.pairs {
-            writer.section(&format!("pairs {call}"), columns)?;
-        }
-        writer.section("groups", export.groups)?;
+        let global = self.is_global();
+        self.groups.export(kind == StateKind::Image, global, |export| {
+            for (call, columns) in export.pairs {
+                writer.section(&format!("pairs {call}"), columns)?;
+            }
+            writer.section("groups", export.groups)
+        })?;
         Ok(writer.finish(kind))
     }
 

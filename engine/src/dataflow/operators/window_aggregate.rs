@@ -177,7 +177,7 @@ impl WindowAggregate {
                 for (_, pane) in range(&mut self.frames, from, window.start) {
                     store.dissolve(pane)?;
                 }
-                let stale = store.groups.len() > 1024 + 2 * store.live().len();
+                let stale = store.groups.len() > 1024 + 2 * store.live_count();
                 (!stale).then_some((store, to))
             }
             _ => None,
@@ -269,7 +269,16 @@ impl Operator for WindowAggregate {
                 out.errors.push(without_time(&batch, row));
                 continue;
             }
-            let late = self.frames_of(times.value(row), |frame| {
+            let time = times.value(row);
+            // All times of a pane are in the same windows: rows in order of time ask once for each pane.
+            if self.frames_are == Frames::Panes
+                && let Some(((end, start), rows)) = chosen.get_mut(last)
+                && (*start..*end).contains(&time)
+            {
+                rows.push(row as u32);
+                continue;
+            }
+            let late = self.frames_of(time, |frame| {
                 if chosen.get(last).is_none_or(|(known, _)| *known != frame) {
                     last = *places.entry(frame).or_insert_with(|| {
                         chosen.push((frame, Vec::new()));
@@ -279,7 +288,7 @@ impl Operator for WindowAggregate {
                 chosen[last].1.push(row as u32);
             });
             if late {
-                out.errors.push(late_row(&batch, row, times.value(row), self.watermark));
+                out.errors.push(late_row(&batch, row, time, self.watermark));
             }
         }
         for (frame, rows) in chosen {
@@ -290,13 +299,15 @@ impl Operator for WindowAggregate {
                 self.combined = None;
             }
             let count = rows.len();
-            if count == times.len() {
-                self.frame(frame)?.update(&values, count, None)?;
+            let first = rows[0] as usize;
+            let together = rows[count - 1] as usize - first + 1 == count;
+            let values: Vec<ArrayRef> = if together {
+                values.iter().map(|column| column.slice(first, count)).collect()
             } else {
                 let rows = UInt32Array::from(rows);
-                let values = values.iter().map(|column| take(column, &rows, None)).collect::<Result<Vec<_>, _>>()?;
-                self.frame(frame)?.update(&values, count, None)?;
-            }
+                values.iter().map(|column| take(column, &rows, None)).collect::<Result<_, _>>()?
+            };
+            self.frame(frame)?.update(&values, count, None)?;
         }
         Ok(())
     }
@@ -323,18 +334,18 @@ impl Operator for WindowAggregate {
     fn export(&mut self, kind: StateKind) -> Result<Option<Bytes>> {
         let mut sections: BTreeMap<String, Vec<Vec<ArrayRef>>> = BTreeMap::new();
         for ((end, start), frame) in &mut self.frames {
-            let export = frame.export(kind == StateKind::Image, false)?;
             let with_frame = |columns: Vec<ArrayRef>| {
                 let rows = columns.last().map_or(0, |column| column.len());
                 let bounds = [*start, *end].map(|bound| Arc::new(Int64Array::from_value(bound, rows)) as ArrayRef);
                 [bounds.to_vec(), columns].concat()
             };
-            for (call, columns) in export.pairs {
-                sections.entry(format!("pairs {call}")).or_default().push(with_frame(columns));
-            }
-            if export.groups.last().is_some_and(|rows| !rows.is_empty()) {
+            frame.export(kind == StateKind::Image, false, |export| {
+                for (call, columns) in export.pairs {
+                    sections.entry(format!("pairs {call}")).or_default().push(with_frame(columns));
+                }
                 sections.entry("windows".to_owned()).or_default().push(with_frame(export.groups));
-            }
+                Ok(())
+            })?;
         }
         let mut writer = state::Writer::default();
         for (name, parts) in sections {

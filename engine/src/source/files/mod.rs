@@ -28,8 +28,11 @@ use crate::format::{Encoding, Framing};
 use crate::plan::{ColumnOrigin, ConnectorSpec, SourceColumn, SourceNode};
 use crate::{Error, Result};
 
-/// How often `watch` looks for new files and growth.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often `watch` looks for new files and growth: often where a look costs next to nothing, and never so often that
+/// looking takes more than a fiftieth of the time; a listing of an object store is paid for by the piece.
+const WATCH_INTERVAL_LOCAL: Duration = Duration::from_millis(20);
+const WATCH_INTERVAL_REMOTE: Duration = Duration::from_millis(500);
+const WATCH_REST_PER_LOOK: u32 = 50;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -130,7 +133,7 @@ pub(super) struct FilesReader {
     store: FileStore,
     splits: Vec<FileSplit>,
     pending: VecDeque<SourceEvent>,
-    looked: Instant,
+    next_look: Instant,
 }
 
 impl FilesReader {
@@ -145,7 +148,7 @@ impl FilesReader {
             store,
             splits: Vec::new(),
             pending: VecDeque::new(),
-            looked: Instant::now(),
+            next_look: Instant::now(),
         };
         let found = reader.store.list()?;
         if found.is_empty() && offsets.is_empty() && mode == Mode::Bounded {
@@ -210,7 +213,14 @@ impl FilesReader {
 
     /// Takes in new files and wakes splits that have grown.
     fn look(&mut self) -> Result<()> {
-        self.looked = Instant::now();
+        let started = Instant::now();
+        let looked = self.find_growth();
+        let interval = if self.store.is_local() { WATCH_INTERVAL_LOCAL } else { WATCH_INTERVAL_REMOTE };
+        self.next_look = Instant::now() + interval.max(started.elapsed() * WATCH_REST_PER_LOOK);
+        looked
+    }
+
+    fn find_growth(&mut self) -> Result<()> {
         // A store that does not answer for a moment is no reason to stop: what is known goes on.
         let found = match self.store.list() {
             Ok(found) => found,
@@ -257,7 +267,7 @@ impl SourceReader for FilesReader {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            if self.mode == Mode::Watch && self.looked.elapsed() >= WATCH_INTERVAL {
+            if self.mode == Mode::Watch && Instant::now() >= self.next_look {
                 self.look()?;
                 continue;
             }
@@ -272,10 +282,10 @@ impl SourceReader for FilesReader {
                 return Ok(None);
             }
             let next_look = match self.mode {
-                Mode::Watch => WATCH_INTERVAL.saturating_sub(self.looked.elapsed()),
-                Mode::Bounded => wait,
+                Mode::Watch => deadline.min(self.next_look),
+                Mode::Bounded => deadline,
             };
-            std::thread::sleep((deadline - now).min(next_look));
+            std::thread::sleep(next_look.saturating_duration_since(now));
         }
     }
 }

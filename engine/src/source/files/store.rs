@@ -67,6 +67,11 @@ impl FileStore {
         Ok(FileStore { pattern: pattern.to_owned(), place: Place::Remote { store: store.into(), root, runtime } })
     }
 
+    /// Whether looking costs no request.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.place, Place::Local)
+    }
+
     /// All files the pattern names now, in name order. A directory stands for the files in it.
     pub(super) fn list(&self) -> Result<Vec<FoundFile>> {
         let mut found = match &self.place {
