@@ -369,10 +369,10 @@ impl ScalarUDFImpl for CatalogFunction {
     }
 }
 
-/// Types of parameters that are numbers of objects.
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pgwire::types::Scalar;
 
     #[test]
     fn sizes_as_postgres_writes_them() {
