@@ -1,6 +1,6 @@
 //! What the server sends: messages written straight into one buffer.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use super::message::Format;
 use super::types::PgType;
