@@ -184,7 +184,11 @@ async fn check(config: Config) -> Result<ExitCode> {
         println!("{}: every file is whole and every invariant holds", config.data);
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("freshet: {} findings in {}", findings.len(), config.data);
+    let findings = match findings.len() {
+        1 => "1 finding".to_owned(),
+        count => format!("{count} findings"),
+    };
+    eprintln!("freshet: {findings} in {}", config.data);
     Ok(ExitCode::from(FAILED))
 }
 

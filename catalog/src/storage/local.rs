@@ -2,9 +2,13 @@
 //!
 //! `LocalFileSystem` writes atomically, but leaves it to the system when bytes reach the disk. Reading, listing and
 //! deleting are its own; temporary names end in `#digits`, which its listings leave out.
+//!
+//! Nothing is written when the directory is not the one that was opened: a disk that is unmounted leaves an empty
+//! directory at its place, and commits that went there would be lost when it comes back.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -21,11 +25,39 @@ use object_store::{
 #[derive(Debug)]
 pub(super) struct DurableDirectory {
     files: Arc<LocalFileSystem>,
+    root: Arc<Root>,
+}
+
+/// The directory that was opened.
+#[derive(Debug)]
+struct Root {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Root {
+    fn open(path: &FilePath) -> std::io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Root { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// That it still stands at its place.
+    fn check(&self) -> Result<()> {
+        let now = Root::open(&self.path);
+        if now.is_ok_and(|now| (now.device, now.inode) == (self.device, self.inode)) {
+            return Ok(());
+        }
+        let message = format!("the data directory {} is not there any more, or another is at its place", self.path.display());
+        Err(Error::Generic { store: "local", source: message.into() })
+    }
 }
 
 impl DurableDirectory {
     pub(super) fn open(root: &FilePath) -> Result<Self> {
-        Ok(DurableDirectory { files: Arc::new(LocalFileSystem::new_with_prefix(root)?.with_automatic_cleanup(false)) })
+        let files = Arc::new(LocalFileSystem::new_with_prefix(root)?.with_automatic_cleanup(false));
+        let root = Root::open(root).map_err(|source| failed(root, source))?;
+        Ok(DurableDirectory { files, root: Arc::new(root) })
     }
 }
 
@@ -46,11 +78,14 @@ impl ObjectStore for DurableDirectory {
                 return Err(Error::NotImplemented { operation: "conditional overwrite".into(), implementer: self.to_string() });
             }
         };
-        tokio::task::spawn_blocking(move || write_durably(&path, &payload, create)).await??;
+        let root = Arc::clone(&self.root);
+        let write = move || root.check().and_then(|()| write_durably(&path, &payload, create));
+        tokio::task::spawn_blocking(write).await??;
         Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        self.root.check()?;
         let path = self.files.path_to_filesystem(location)?;
         let upload = self.files.put_multipart_opts(location, options).await?;
         Ok(Box::new(DurableUpload { upload, path }))
@@ -77,6 +112,7 @@ impl ObjectStore for DurableDirectory {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.root.check()?;
         let path = self.files.path_to_filesystem(to)?;
         self.files.copy_opts(from, to, options).await?;
         sync_written(path).await

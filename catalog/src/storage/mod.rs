@@ -278,4 +278,22 @@ mod tests {
         assert_eq!(names.len(), 1);
         assert_eq!(storage.requests.snapshot().iter().find(|(kind, _)| *kind == "put").map(|(_, n)| *n), Some(3));
     }
+
+    #[tokio::test]
+    async fn nothing_is_written_beside_a_directory_that_is_gone() {
+        let directory = tempfile::tempdir().expect("a directory for the test");
+        let (root, elsewhere) = (directory.path().join("data"), directory.path().join("elsewhere"));
+        let storage = Storage::open(&root.display().to_string(), &BTreeMap::new()).expect("opens");
+        let (one, two) = (Path::from("log/1"), Path::from("log/2"));
+        storage.create(&one, Bytes::from_static(b"first")).await.expect("creates");
+        std::fs::rename(&root, &elsewhere).expect("it goes");
+        assert!(storage.create(&two, Bytes::from_static(b"second")).await.is_err());
+        assert!(!root.exists(), "nothing is made anew");
+        std::fs::create_dir(&root).expect("another takes its place");
+        assert!(storage.create(&two, Bytes::from_static(b"second")).await.is_err());
+        std::fs::remove_dir(&root).expect("empty");
+        std::fs::rename(&elsewhere, &root).expect("it comes back");
+        storage.create(&two, Bytes::from_static(b"second")).await.expect("creates");
+        assert_eq!(storage.read(&one).await.expect("reads"), Bytes::from_static(b"first"));
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 
 use super::data_file::{read, row_count};
 use super::merge::KeyEncoder;
@@ -44,6 +45,9 @@ pub(crate) async fn check(storage: &Storage, schema: &TableSchema, live: &FileSe
         match file_problem(storage, schema, file).await {
             Ok(None) => {}
             Ok(Some(problem)) => report(schema.data_file(&file.name).to_string(), problem),
+            Err(crate::Error::Store { source: object_store::Error::NotFound { .. }, .. }) => {
+                report(schema.data_file(&file.name).to_string(), "it is missing, and its table needs it".to_owned());
+            }
             Err(error) => report(schema.data_file(&file.name).to_string(), chain(&error)),
         }
     }
@@ -55,6 +59,11 @@ async fn file_problem(storage: &Storage, schema: &TableSchema, file: &DataFile) 
     let size = storage.store.head(&path).await.map_err(super::store_error("read", &path))?.size;
     if size != file.size {
         return Ok(Some(format!("it has {size} bytes instead of {}", file.size)));
+    }
+    if let Some(checksum) = file.checksum
+        && checksum_of(storage, &path).await.map_err(super::store_error("read", &path))? != checksum
+    {
+        return Ok(Some("its checksum is wrong".to_owned()));
     }
     let rows = row_count(storage, schema, file).await?;
     if rows != file.rows {
@@ -79,13 +88,25 @@ async fn file_problem(storage: &Storage, schema: &TableSchema, file: &DataFile) 
     Ok(None)
 }
 
+async fn checksum_of(storage: &Storage, path: &Path) -> object_store::Result<u32> {
+    let mut bytes = storage.store.get(path).await?.into_stream();
+    let mut checksum = crc32fast::Hasher::new();
+    while let Some(bytes) = bytes.try_next().await? {
+        checksum.update(&bytes);
+    }
+    Ok(checksum.finalize())
+}
+
 /// An error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         source = cause.source();
     }
     text

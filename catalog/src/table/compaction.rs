@@ -292,6 +292,7 @@ mod tests {
             creation_us: 0,
             origin: FileOrigin::Append,
             stats: ColumnStats::default(),
+            checksum: None,
         }
     }
 

@@ -70,6 +70,7 @@ struct OpenFile {
     arrow: ArrowWriter<Vec<u8>>,
     upload: BufWriter,
     uploaded: u64,
+    checksum: crc32fast::Hasher,
     rows: u64,
     delete_rows: u64,
     sequence: Option<(i64, i64)>,
@@ -170,6 +171,7 @@ impl<'a> FileWriter<'a> {
             creation_us: self.now_us,
             origin: self.origin,
             stats: column_stats(self.schema, &metadata),
+            checksum: Some(file.checksum.finalize()),
         });
         Ok(())
     }
@@ -186,6 +188,7 @@ impl OpenFile {
             arrow,
             upload,
             uploaded: 0,
+            checksum: crc32fast::Hasher::new(),
             rows: 0,
             delete_rows: 0,
             sequence: None,
@@ -199,6 +202,7 @@ impl OpenFile {
         let encoded = std::mem::take(self.arrow.inner_mut());
         if !encoded.is_empty() {
             self.uploaded += encoded.len() as u64;
+            self.checksum.update(&encoded);
             self.upload.put(encoded.into()).await.map_err(|source| Error::Store {
                 action: "write",
                 path: self.path.to_string(),

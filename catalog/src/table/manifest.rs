@@ -242,6 +242,7 @@ fn entry(record: &mut Record<'_>) -> Result<ManifestEntry> {
         creation_us: file.optional_number("_CREATION_TIME")?.unwrap_or(0) * 1000,
         origin: if file.optional_number("_FILE_SOURCE")? == Some(1) { FileOrigin::Compact } else { FileOrigin::Append },
         stats: stats(file.record("_VALUE_STATS")?)?,
+        checksum: None,
     };
     Ok(ManifestEntry { change, file })
 }

@@ -83,6 +83,9 @@ pub(crate) struct DataFile {
     pub(crate) origin: FileOrigin,
     /// Bounds of each column.
     pub(crate) stats: ColumnStats,
+    /// CRC-32 of all bytes; Paimon's manifests have no place for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checksum: Option<u32>,
 }
 
 /// Whether a file's rows came from a memtable or from other files.

@@ -309,6 +309,9 @@ async fn snapshots_say_what_is_live_however_many_there_are() {
         files.sort_by(|left, right| left.name.cmp(&right.name));
         files.iter_mut().for_each(|file| file.creation_us = 0);
     }
+    // Paimon's manifests have no place for checksums.
+    assert!(live.iter().all(|file| file.checksum.is_some()));
+    live.iter_mut().for_each(|file| file.checksum = None);
     assert_eq!(published, live);
     let manifests = snapshot::all_manifests(&table.storage, &table.schema, &newest).await.expect("readable");
     assert!(manifests.len() < 30, "{} manifests", manifests.len());

@@ -1,13 +1,14 @@
 //! `POST /api/v1/query`: one statement as the body; rows come back as a JSON array of objects, or as an Arrow IPC stream
 //! when asked for by `Accept: application/vnd.apache.arrow.stream`. Rows leave as they are found.
 
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, LazyLock};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef, TimeUnit};
 use arrow::ipc::writer::StreamWriter;
-use arrow::json::WriterBuilder;
-use arrow::json::writer::JsonArray;
+use arrow::json::writer::{JsonArray, NullableEncoder, make_encoder};
+use arrow::json::{self, EncoderFactory, EncoderOptions, WriterBuilder};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -54,7 +55,7 @@ async fn run(database: &Arc<Database>, text: &str) -> Result<Answer> {
     let parsed = match (statements.pop(), statements.is_empty()) {
         (Some(parsed), true) => parsed,
         (Some(_), false) => return Err(Error::new("42601", "cannot run more than one statement in a request")),
-        (None, _) => return Err(Error::new("42601", "the request has no statement")),
+        (None, _) => return Err(no_statement()),
     };
     let session = SessionInfo { application: "http".to_owned(), ..own_session() };
     let planner = database.planner(&session);
@@ -77,9 +78,14 @@ async fn run(database: &Arc<Database>, text: &str) -> Result<Answer> {
             database.catalog().commit(dml.transaction).await.map_err(from_catalog)?;
             Ok(Answer::Done(Outcome { tag: dml_tag(&parsed, dml.rows), notices: Vec::new() }))
         }
+        Statement::Empty => Err(no_statement()),
         statement if is_definition(statement) => Ok(Answer::Done(database.execute_ddl(&session, &planner, &parsed).await?)),
         _ => Err(Error::new("0A000", "this statement needs a session").hint("Run it with psql.")),
     }
+}
+
+fn no_statement() -> Error {
+    Error::new("42601", "the request has no statement")
 }
 
 fn is_definition(statement: &Statement) -> bool {
@@ -174,7 +180,8 @@ impl JsonEncoder {
 
 impl Encoder for JsonEncoder {
     fn write(&mut self, batch: &RecordBatch) -> Result<Bytes, arrow::error::ArrowError> {
-        let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
+        let builder = WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(JsonValues));
+        let mut writer = builder.build::<_, JsonArray>(Vec::new());
         writer.write(batch)?;
         writer.finish()?;
         let mut text = writer.into_inner();
@@ -191,6 +198,60 @@ impl Encoder for JsonEncoder {
 
     fn finish(self) -> Result<Bytes, arrow::error::ArrowError> {
         Ok(Bytes::from_static(if self.any { b"]\n" } else { b"[]\n" }))
+    }
+}
+
+/// What Arrow's JSON cannot say: a time at the end of time is `"infinity"`, bytes are `"\\x…"`, both as Postgres writes them.
+#[derive(Debug)]
+struct JsonValues;
+
+/// Arrow's own encoders, for what lies within calendars.
+static PLAIN: LazyLock<EncoderOptions> = LazyLock::new(EncoderOptions::default);
+
+impl EncoderFactory for JsonValues {
+    fn make_default_encoder<'a>(
+        &self,
+        field: &'a FieldRef,
+        array: &'a dyn Array,
+        _: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, arrow::error::ArrowError> {
+        let encoder: Box<dyn json::Encoder + 'a> = match array.data_type() {
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                Box::new(Times { times: array.as_primitive(), within: make_encoder(field, array, &PLAIN)? })
+            }
+            DataType::Binary => Box::new(Hexadecimal(array.as_binary())),
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(encoder, array.nulls().cloned())))
+    }
+}
+
+struct Times<'a> {
+    times: &'a TimestampMicrosecondArray,
+    within: NullableEncoder<'a>,
+}
+
+impl json::Encoder for Times<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let micros = self.times.value(row);
+        match chrono::DateTime::from_timestamp_micros(micros) {
+            Some(_) => self.within.encode(row, out),
+            None if micros > 0 => out.extend_from_slice(b"\"infinity\""),
+            None => out.extend_from_slice(b"\"-infinity\""),
+        }
+    }
+}
+
+struct Hexadecimal<'a>(&'a BinaryArray);
+
+impl json::Encoder for Hexadecimal<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"\\\\x");
+        for byte in self.0.value(row) {
+            // Writing to memory cannot fail.
+            let _ = write!(out, "{byte:02x}");
+        }
+        out.push(b'"');
     }
 }
 
@@ -231,5 +292,31 @@ fn status(sqlstate: &str) -> StatusCode {
         "40" => StatusCode::CONFLICT,
         "58" | "XX" => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn every_time_and_every_byte_has_a_json_form() {
+        let times = TimestampMicrosecondArray::from(vec![Some(0), Some(i64::MAX), Some(i64::MIN), None]).with_timezone("UTC");
+        let bytes = BinaryArray::from(vec![Some(&b"\x00\xff"[..]), Some(&b""[..]), None, None]);
+        let schema =
+            Schema::new(vec![Field::new("t", times.data_type().clone(), true), Field::new("b", bytes.data_type().clone(), true)]);
+        let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(times), Arc::new(bytes)]).expect("two columns");
+        let mut encoder = JsonEncoder { any: false };
+        let mut text = encoder.write(&batch).expect("it can be written").to_vec();
+        text.extend_from_slice(&encoder.finish().expect("it ends"));
+        let expected = serde_json::json!([
+            { "t": "1970-01-01T00:00:00Z", "b": "\\x00ff" },
+            { "t": "infinity", "b": "\\x" },
+            { "t": "-infinity", "b": null },
+            { "t": null, "b": null },
+        ]);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&text).expect("JSON"), expected);
     }
 }

@@ -369,7 +369,6 @@ impl ScalarUDFImpl for CatalogFunction {
     }
 }
 
-/// Types of parameters that are numbers of objects.
 #[cfg(test)]
 mod tests {
     use super::*;

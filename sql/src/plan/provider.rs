@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use catalog::{Definition, ObjectId, ObjectKind, ObjectName, Version};
 use datafusion::catalog::{TableFunctionArgs, TableProvider};
 use datafusion::common::config::ConfigOptions;
@@ -90,15 +90,16 @@ impl TableSource for StreamSource {
     }
 }
 
-/// A table with the defaults of its columns, as the target of an INSERT.
+/// A table with the defaults of its columns, as the target of an INSERT. Its columns take NULL here: who writes the rows
+/// refuses it, and can name the column and show the row.
 struct Target {
-    definition: Arc<Definition>,
+    schema: SchemaRef,
     defaults: Vec<(String, Expr)>,
 }
 
 impl TableSource for Target {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.definition.schema)
+        Arc::clone(&self.schema)
     }
 
     fn constraints(&self) -> Option<&Constraints> {
@@ -282,9 +283,14 @@ impl<'a> Names<'a> {
                 }
             }
         }
-        *self.target.borrow_mut() = Some(Arc::new(Target { definition: Arc::clone(definition), defaults }));
+        *self.target.borrow_mut() = Some(Arc::new(Target { schema: taking_nulls(&definition.schema), defaults }));
         Ok(())
     }
+}
+
+fn taking_nulls(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// A source without the columns that queries do not see.
