@@ -30,7 +30,7 @@ pub use definition::{Definition, ObjectId, ObjectKind, ObjectName, Seq};
 pub use epoch::{DefinitionChange, EpochOutput, StateKind, StatePart, Transaction};
 pub use error::{Error, Result};
 pub use errors_table::{ErrorRecord, error_rows, errors_schema};
-pub use log::tail::{ChangeReader, TableChanges};
+pub use log::tail::{ChangeReader, Step, TableChanges};
 pub use storage::{SETTINGS as STORAGE_SETTINGS, Storage, StoreRequests};
 pub use table::Finding;
 pub use version::{DataflowPosition, Version};

@@ -611,7 +611,7 @@ mod tests {
             (Facts { has_snapshot: true, ..calm }, Err(Some(EXPIRE_INTERVAL))),
         ];
         for (facts, expected) in cases {
-            assert_eq!(due(facts).map_err(|wait| wait), expected, "{facts:?}");
+            assert_eq!(due(facts), expected, "{facts:?}");
         }
     }
 }

@@ -134,7 +134,7 @@ enum Fault {
 }
 
 impl FaultyStore {
-    fn new(store: &Arc<dyn ObjectStore>, fail_at: u64, fault: Fault) -> (Arc<dyn ObjectStore>, Arc<Faults>) {
+    fn over(store: &Arc<dyn ObjectStore>, fail_at: u64, fault: Fault) -> (Arc<dyn ObjectStore>, Arc<Faults>) {
         let failed = tokio::sync::watch::channel(false).0;
         let faults = Arc::new(Faults { calls: AtomicU64::new(0), fail_at: AtomicU64::new(fail_at), fault, failed });
         (Arc::new(FaultyStore { store: Arc::clone(store), faults: Arc::clone(&faults) }), faults)
@@ -355,7 +355,7 @@ async fn a_lost_answer_is_no_second_commit() {
     catalog.commit(create(&[(TABLE, "t", ObjectKind::Table)])).await.expect("creates");
     drop(catalog);
     for calls in 0..6 {
-        let (faulty, faults) = FaultyStore::new(&store, u64::MAX, Fault::AnswerLost);
+        let (faulty, faults) = FaultyStore::over(&store, u64::MAX, Fault::AnswerLost);
         let catalog = open(&faulty).await.expect("opens");
         faults.fail_after(calls);
         let before = rows(&catalog, TABLE).await.len();
@@ -373,7 +373,7 @@ async fn a_lost_answer_is_no_second_commit() {
 #[tokio::test]
 async fn a_vanished_store_stops_commits_and_nothing_else() {
     let store = memory();
-    let (faulty, faults) = FaultyStore::new(&store, u64::MAX, Fault::KilledBefore);
+    let (faulty, faults) = FaultyStore::over(&store, u64::MAX, Fault::KilledBefore);
     let catalog = open(&faulty).await.expect("opens");
     catalog.commit(create(&[(TABLE, "t", ObjectKind::Table)])).await.expect("creates");
     catalog.commit(insert(TABLE, [1])).await.expect("inserts");
@@ -528,7 +528,7 @@ async fn run_scenario(store: &Arc<dyn ObjectStore>, acknowledged: &AtomicU64) ->
 /// Runs the scenario until its end or the kill; returns the store, the number of acknowledged steps and whether the fault came.
 async fn run_with_fault(fail_at: u64, fault: Fault) -> (Arc<dyn ObjectStore>, usize, bool) {
     let store = memory();
-    let (faulty, faults) = FaultyStore::new(&store, fail_at, fault);
+    let (faulty, faults) = FaultyStore::over(&store, fail_at, fault);
     let kills = matches!(fault, Fault::KilledBefore | Fault::KilledAfter);
     let mut failed = faults.failed.subscribe();
     let acknowledged = AtomicU64::new(0);

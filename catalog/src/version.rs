@@ -135,6 +135,12 @@ impl Version {
         Some(self.tables.get(&id)?.changed)
     }
 
+    /// The last commit that changed rows of a table or held an epoch of its dataflow: who follows the table and has seen
+    /// this one has seen everything.
+    pub fn touched(&self, id: ObjectId) -> Option<Seq> {
+        Some(self.tables.get(&id)?.touched)
+    }
+
     fn snapshot(&self, id: ObjectId) -> Option<TableSnapshot> {
         let table = self.tables.get(&id)?;
         Some(TableSnapshot {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use catalog::{Catalog, ObjectId, Seq};
+use catalog::{Catalog, ObjectId, Seq, Version};
 use parking_lot::RwLock;
 
-use crate::dataflow::{Context, Job};
+use crate::dataflow::{Context, Job, Status};
 use crate::plan::Dataflow;
 use crate::status::{CheckpointRecord, JobState, JobStatus, OperatorStatus, SplitStatus};
 use crate::{Error, Result};
@@ -36,9 +36,6 @@ impl Default for Options {
         }
     }
 }
-
-/// How long a source must have been silent to be taken as caught up when it does not say so again.
-const SETTLED: Duration = Duration::from_secs(1);
 
 /// All running dataflows of a server.
 #[derive(Debug)]
@@ -106,11 +103,11 @@ impl Engine {
     /// `FLUSH`: returns when everything that sources had taken in before the call is committed, through views over views.
     /// A failing job is not waited for.
     pub async fn flush(&self) -> Result<()> {
-        for level in self.levels() {
+        for level in self.levels(&self.all()) {
             // What the level below has just committed must have been taken in first.
-            let targets = self.committed();
+            let version = self.context.catalog.version();
             let flush = level.iter().map(|job| async {
-                self.taken_in(job, &targets).await;
+                self.until(job, |status| !is_active(status) || has_seen(job, status, &version)).await;
                 job.flush().await;
             });
             futures::future::join_all(flush).await;
@@ -118,7 +115,8 @@ impl Engine {
         Ok(())
     }
 
-    /// `freshet.wait`: returns when the job is finished, or running and caught up with what its sources held at the call.
+    /// `freshet.wait`: returns when the job is finished if all that it reads ends, otherwise when it has committed what
+    /// its sources held at the call, through all the views below it.
     /// # Errors
     /// 57014 after the time.
     pub async fn wait(&self, id: ObjectId, limit: Duration) -> Result<()> {
@@ -126,25 +124,37 @@ impl Engine {
             let message = "there is no job to wait for: it is paused, or has been dropped".to_owned();
             return Err(Error::Unsupported { message, hint: None });
         };
-        let called = Instant::now();
-        let targets = self.committed();
+        let levels = self.levels(&self.with_all_below(&job));
         let arrival = async {
-            let mut changes = job.changes();
-            while !has_arrived(&job, called) {
-                // Time alone can make it so, see SETTLED; the sender lives as long as the job.
-                let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
-            }
-            self.taken_in(&job, &targets).await;
-            if !job.read(|status| status.state == JobState::Finished) {
-                job.flush().await;
+            for level in &levels {
+                let version = self.context.catalog.version();
+                futures::future::join_all(level.iter().map(|job| self.arrive(job, &version))).await;
             }
         };
         tokio::time::timeout(limit, arrival).await.map_err(|_| {
             let (state, error) = job.read(|status| (status.state, status.last_error.clone()));
             let because = error.map(|error| format!(": {error}")).unwrap_or_default();
+            let failing = levels.iter().flatten().find(|below| below.id != id && below.read(|status| is_failing(status)));
+            let below = failing.map(|below| format!(", and \"{}\" below it is failing", below.name)).unwrap_or_default();
             let name = &job.name;
-            Error::Timeout { message: format!("\"{name}\" is still {} after {limit:?}{because}", state.name()) }
+            Error::Timeout { message: format!("\"{name}\" is still {} after {limit:?}{because}{below}", state.name()) }
         })
+    }
+
+    /// Waits until a job is finished, or has committed what its sources hold now and its tables held at `version`.
+    async fn arrive(&self, job: &Arc<Job>, version: &Version) {
+        let ends = self.will_end(job);
+        let asked = job.ask();
+        loop {
+            let has_arrived = |status: &Status| {
+                let runs = status.state == JobState::Running && status.arrived >= asked;
+                is_finished(status) || !ends && runs && has_seen(job, status, version)
+            };
+            self.until(job, has_arrived).await;
+            if job.read(is_finished) || job.flush().await {
+                return;
+            }
+        }
     }
 
     /// Changes the interval between barriers of all dataflows.
@@ -165,9 +175,9 @@ impl Engine {
         self.jobs.read().values().cloned().collect()
     }
 
-    /// Running jobs, those that read others after them.
-    fn levels(&self) -> Vec<Vec<Arc<Job>>> {
-        let mut waiting: Vec<Arc<Job>> = self.all();
+    /// Jobs in the order in which rows go through them: those that read others after them.
+    fn levels(&self, jobs: &[Arc<Job>]) -> Vec<Vec<Arc<Job>>> {
+        let mut waiting = jobs.to_vec();
         let mut levels = Vec::new();
         while !waiting.is_empty() {
             let open: BTreeSet<ObjectId> = waiting.iter().map(|job| job.id).collect();
@@ -182,40 +192,52 @@ impl Engine {
         levels
     }
 
-    /// For each followed table the commit a follower must have taken in to be up to date now: the last one of the
-    /// table's dataflow, or the newest of all where the table has none.
-    fn committed(&self) -> BTreeMap<ObjectId, Seq> {
-        let version = self.context.catalog.version();
-        let followed: BTreeSet<ObjectId> = self.all().iter().flat_map(|job| job.follows.clone()).collect();
-        followed.into_iter().map(|id| (id, version.dataflow(id).map_or(version.seq, |position| position.seq))).collect()
-    }
-
-    /// Waits until a job has taken in its tables up to the given commits, as long as it runs.
-    async fn taken_in(&self, job: &Job, targets: &BTreeMap<ObjectId, Seq>) {
-        let mut changes = job.changes();
-        let is_there = |status: &crate::dataflow::Status| {
-            let runs = matches!(status.state, JobState::Starting | JobState::Running | JobState::Backfilling);
-            !runs || {
-                let seen: BTreeMap<ObjectId, Seq> = status.seen.iter().copied().collect();
-                job.follows.iter().all(|id| seen.get(id) >= targets.get(id))
-            }
-        };
-        while !job.read(is_there) {
-            if changes.changed().await.is_err() {
-                return;
+    /// A job and those that make what it reads.
+    fn with_all_below(&self, job: &Arc<Job>) -> Vec<Arc<Job>> {
+        let jobs = self.jobs.read();
+        let mut found = BTreeMap::from([(job.id, Arc::clone(job))]);
+        let mut open = vec![Arc::clone(job)];
+        while let Some(job) = open.pop() {
+            for below in job.follows.iter().filter_map(|id| jobs.get(id)) {
+                if found.insert(below.id, Arc::clone(below)).is_none() {
+                    open.push(Arc::clone(below));
+                }
             }
         }
+        found.into_values().collect()
+    }
+
+    /// Whether all that a job reads ends: bounded sources, and tables that such jobs make.
+    fn will_end(&self, job: &Arc<Job>) -> bool {
+        let version = self.context.catalog.version();
+        let jobs = self.with_all_below(job);
+        let ids: BTreeSet<ObjectId> = jobs.iter().map(|job| job.id).collect();
+        let ended = |id: &ObjectId| ids.contains(id) || version.dataflow(*id).is_some_and(|position| position.finished);
+        jobs.iter().all(|job| job.is_bounded && job.follows.iter().all(ended))
+    }
+
+    /// Waits until a job's status is as wanted.
+    async fn until(&self, job: &Job, wanted: impl Fn(&Status) -> bool) {
+        let mut changes = job.changes();
+        // The sender lives as long as the job.
+        while !job.read(&wanted) && changes.changed().await.is_ok() {}
     }
 }
 
-/// Whether every split has been at its end after `called`.
-fn has_arrived(job: &Job, called: Instant) -> bool {
-    job.read(|status| match (status.state, &status.arrivals) {
-        (JobState::Finished, _) => true,
-        (JobState::Running, Some(arrivals)) => arrivals.iter().all(|split| {
-            let at_end = split.caught_up_at.is_some_and(|at| at >= called || called.elapsed() >= SETTLED);
-            split.finished || at_end
-        }),
-        _ => false,
-    })
+/// Whether a job has taken in all that its tables held at a version.
+fn has_seen(job: &Job, status: &Status, version: &Version) -> bool {
+    let seen: BTreeMap<ObjectId, Seq> = status.seen.iter().copied().collect();
+    job.follows.iter().all(|id| seen.get(id).copied() >= version.touched(*id))
+}
+
+fn is_active(status: &Status) -> bool {
+    matches!(status.state, JobState::Starting | JobState::Running | JobState::Backfilling)
+}
+
+fn is_finished(status: &Status) -> bool {
+    status.state == JobState::Finished
+}
+
+fn is_failing(status: &Status) -> bool {
+    status.state == JobState::Failing
 }

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use engine::source::generator::bluesky::{Generator, Settings};
+use server::simulator::{Fault, FaultKind, FaultPlan, Simulator, SimulatorOptions};
 use tests::{Freshet, Kafka, Rows, need, run_directory};
 
 fn runs() -> u64 {
@@ -243,6 +245,87 @@ async fn kill_while_reading_kafka() {
         let copied = server.value("SELECT count(*) FROM messages_copy").await;
         assert_eq!(copied, input.rows.len().to_string(), "messages_copy");
     }
+}
+
+/// Events in the log of the Jetstream hosts; about two minutes of event time.
+const EVENTS: u64 = 40_000;
+
+/// Faults of the first connections: reconnects with overlaps, repeated events, a host that goes back unannounced.
+fn faults(random: &mut Random) -> FaultPlan {
+    let fault = |random: &mut Random| {
+        let kind = match random.below(5) {
+            0 => FaultKind::Drop,
+            1 => FaultKind::Close(1001),
+            2 => FaultKind::TooSlow,
+            3 => FaultKind::Duplicate(1 + random.below(3) as u32),
+            _ => FaultKind::Rewind(1 + random.below(200)),
+        };
+        Fault { after: 200 + random.below(EVENTS / 8), kind }
+    };
+    FaultPlan { connections: (0..8).map(|_| (0..4).map(|_| fault(random)).collect()).collect() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_while_reading_jetstream() {
+    for seed in 0..runs() {
+        eprintln!("kill_while_reading_jetstream: seed {seed}");
+        let run = run_directory("kill-jetstream");
+        let mut random = Random(seed);
+        // Two hosts with the same events, each with sequence numbers and times of its own.
+        let settings = Settings { start_us: BASE_US, seed, ..Settings::default() };
+        let first = SimulatorOptions {
+            settings: settings.clone(),
+            events: Some(EVENTS),
+            lookback: Duration::from_secs(1_000_000_000),
+            faults: faults(&mut random),
+            ..SimulatorOptions::default()
+        };
+        let second =
+            SimulatorOptions { seq_offset: 1_000_000_000, time_offset_us: 150_000, faults: faults(&mut random), ..first.clone() };
+        let hosts = [Simulator::start(first).await.expect("a free port"), Simulator::start(second).await.expect("a free port")];
+        let endpoints = hosts.each_ref().map(|host| format!("ws://{}", host.address())).join(",");
+        let mut server = Freshet::start(run.join("data").to_str().expect("text"), &[("checkpoint_interval", "50ms")], &run);
+        server
+            .sql(&format!(
+                "CREATE STREAMING TABLE events (*, WATERMARK FOR event_time AS event_time - INTERVAL '5 seconds')
+                   WITH (connector = 'jetstream', endpoints = '{endpoints}', scan.startup.mode = 'earliest');
+                 CREATE STREAMING VIEW by_collection AS SELECT kind, collection, count(*) AS n FROM events GROUP BY kind, collection;
+                 CREATE STREAMING VIEW copy AS SELECT event_id FROM events;"
+            ))
+            .await;
+        disturb(&mut server, &mut random).await;
+        // A host has no end, only silence: whoever waits may be told of a pause.
+        let deadline = std::time::Instant::now() + Duration::from_secs(120);
+        loop {
+            server.wait("events").await;
+            let stored: u64 = server.value("SELECT count(*) FROM events").await.parse().expect("a number");
+            if stored >= EVENTS || std::time::Instant::now() > deadline {
+                break;
+            }
+        }
+        let generator = Generator::new(settings);
+        let mut ids: Vec<String> = (0..EVENTS).map(|number| generator.at(number).event_id()).collect();
+        ids.sort_unstable();
+        for table in ["events", "copy"] {
+            server.wait(table).await;
+            let mut stored: Vec<String> =
+                server.sql(&format!("SELECT event_id FROM {table}")).await.into_iter().map(only).collect();
+            stored.sort_unstable();
+            assert_eq!(stored.len(), ids.len(), "{table}: events");
+            assert!(stored == ids, "{table} differs");
+        }
+        server.wait("by_collection").await;
+        assert_eq!(
+            server.sql("SELECT kind, collection, n FROM by_collection ORDER BY 1, 2").await,
+            server.sql("SELECT kind, collection, count(*) FROM events GROUP BY kind, collection ORDER BY 1, 2").await,
+            "by_collection"
+        );
+    }
+}
+
+/// The one value of a row.
+fn only(row: Vec<Option<String>>) -> String {
+    row.into_iter().next().flatten().expect("a value")
 }
 
 /// Records of all splits in the order they were made.

@@ -20,7 +20,7 @@ async fn system_relations_and_http() {
     server
         .sql(
             "CREATE STREAMING TABLE bids (auction BIGINT, date_time TIMESTAMP, WATERMARK FOR date_time AS date_time - INTERVAL '1 second')
-               WITH (connector = 'nexmark', table = 'bid', rows = 9200);
+               WITH (connector = 'nexmark', table = 'bid', rows = 10000);
              CREATE STREAMING VIEW counts AS SELECT window_start, count(*) AS n FROM TUMBLE(bids, date_time, INTERVAL '1 second') GROUP BY window_start, window_end;
              CREATE SINK nothing AS SELECT auction FROM bids WITH (connector = 'blackhole');",
         )

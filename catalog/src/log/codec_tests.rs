@@ -1,3 +1,5 @@
+//! Log objects are read back as they were written, and damage is noticed.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -26,6 +26,17 @@ pub struct TableChanges {
     pub finished: bool,
 }
 
+/// What a reader has to say to who follows its table closely.
+#[derive(Debug)]
+pub enum Step {
+    /// The next commit that touches the table or its dataflow.
+    Changes(TableChanges),
+    /// All commits up to this one are read, and none after the last told touches the table.
+    UpTo(Seq),
+    /// The table was dropped, or the catalog is closed.
+    Ended,
+}
+
 /// What one commit did to tables, for those who follow them.
 #[derive(Debug)]
 pub(crate) struct TailEntry {
@@ -163,6 +174,8 @@ impl Tail {
 pub struct ChangeReader {
     table: ObjectId,
     next: Seq,
+    /// The last commit that [`Step::UpTo`] has told of.
+    told: Option<Seq>,
     watermark: Option<i64>,
     pin: Pin,
     tail: Arc<Tail>,
@@ -190,7 +203,7 @@ impl ChangeReader {
                 Err(error) => return Err(error),
             }
         };
-        Ok(ChangeReader { table, next, watermark: None, pin, tail, storage, versions })
+        Ok(ChangeReader { table, next, told: None, watermark: None, pin, tail, storage, versions })
     }
 
     /// The next commit that touches the table or its dataflow; waits for it. `None` when the table was dropped or the catalog closed.
@@ -201,12 +214,28 @@ impl ChangeReader {
     /// Safe: nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Option<TableChanges>> {
         loop {
+            match self.step().await? {
+                Step::Changes(changes) => return Ok(Some(changes)),
+                Step::UpTo(_) => {}
+                Step::Ended => return Ok(None),
+            }
+        }
+    }
+
+    /// The same, telling also when everything committed is read: once for each commit at which that is so.
+    ///
+    /// # Errors
+    /// [`crate::Error::TooOld`] when the log no longer holds it.
+    /// # Cancel safety
+    /// Safe: nothing is lost when the future is dropped.
+    pub async fn step(&mut self) -> Result<Step> {
+        loop {
             let (committed, there) = {
                 let version = self.versions.borrow_and_update();
                 (version.seq, version.tables.contains_key(&self.table))
             };
             if !there {
-                return Ok(None);
+                return Ok(Step::Ended);
             }
             while self.next <= committed {
                 let entry = match self.tail.entry(self.next) {
@@ -216,12 +245,16 @@ impl ChangeReader {
                 let changes = entry.changes(self.table, &mut self.watermark);
                 self.next = Seq(self.next.0.saturating_add(1));
                 self.pin.advance(self.next);
-                if changes.is_some() {
-                    return Ok(changes);
+                if let Some(changes) = changes {
+                    return Ok(Step::Changes(changes));
                 }
             }
+            if self.told < Some(committed) {
+                self.told = Some(committed);
+                return Ok(Step::UpTo(committed));
+            }
             if self.versions.changed().await.is_err() {
-                return Ok(None);
+                return Ok(Step::Ended);
             }
         }
     }

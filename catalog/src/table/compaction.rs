@@ -303,7 +303,8 @@ mod tests {
 
     #[test]
     fn universal_policy() {
-        let cases: Vec<(&[(i32, u64)], Option<(usize, i32)>)> = vec![
+        type Runs = &'static [(i32, u64)];
+        let cases: Vec<(Runs, Option<(usize, i32)>)> = vec![
             (&[], None),
             (&[(0, 9), (0, 9), (0, 9), (0, 9)], None),
             // Much newer data: everything to the top.

@@ -57,11 +57,11 @@ impl General {
             None => self.function.create_accumulator()?,
         };
         let state = accumulator.state()?;
-        self.slots[slot as usize] = Some(self.from_state(&state)?);
+        self.slots[slot as usize] = Some(self.restored(&state)?);
         Ok(state)
     }
 
-    fn from_state(&self, state: &[ScalarValue]) -> Result<Box<dyn Accumulator>> {
+    fn restored(&self, state: &[ScalarValue]) -> Result<Box<dyn Accumulator>> {
         let columns: Vec<ArrayRef> = state.iter().map(|value| value.to_array()).collect::<Result<_, _>>()?;
         let mut accumulator = self.function.create_accumulator()?;
         accumulator.merge_batch(&columns)?;
@@ -103,7 +103,7 @@ impl Kernel for General {
         let mut results = Vec::with_capacity(slots.len());
         for slot in slots {
             let state = self.state(*slot)?;
-            results.push(self.from_state(&state)?.evaluate()?);
+            results.push(self.restored(&state)?.evaluate()?);
         }
         to_column(results, &self.output)
     }

@@ -118,7 +118,7 @@ impl Calls {
         };
         let mut calls = Vec::new();
         for aggregate in aggregates {
-            let counts_rows = aggregate.function.name() == "count" && aggregate.args.iter().all(|arg| is_constant(arg));
+            let counts_rows = aggregate.function.name() == "count" && aggregate.args.iter().all(is_constant);
             let arg_exprs = if counts_rows && !aggregate.distinct { Vec::new() } else { aggregate.args.clone() };
             calls.push(Call {
                 function: Arc::clone(&aggregate.function),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catalog::{Changes, EpochOutput, ObjectId, Seq, StateKind, error_rows};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::follower::{Cancel, Inbox, Item, TableEvent, follow_table, read_source};
 use super::graph::{Graph, InputNode};
@@ -54,6 +54,9 @@ pub(crate) enum Outcome {
     Stopped,
 }
 
+/// An epoch on its way to the log.
+type Commit = (u64, oneshot::Receiver<Result<Seq, catalog::Error>>);
+
 /// The state of a run.
 pub(crate) struct Driver<'a> {
     job: &'a Job,
@@ -65,6 +68,8 @@ pub(crate) struct Driver<'a> {
     rows_out_before: u64,
     epoch: u64,
     in_flight: VecDeque<InFlight>,
+    /// To the task that tells of commits, one after the other.
+    commits: mpsc::Sender<Commit>,
     flushes: Vec<oneshot::Sender<()>>,
     /// Something has happened that an epoch should keep.
     dirty: bool,
@@ -92,7 +97,8 @@ struct Split {
     clock: SplitClock,
     name: Arc<str>,
     progress: SplitProgress,
-    caught_up_at: Option<Instant>,
+    /// It has given out what it held when it was asked for the last time up to this one.
+    arrived: u64,
     rate: Rate,
 }
 
@@ -135,6 +141,14 @@ pub(crate) fn run(job: &Job) -> Result<Outcome> {
     outcome.and_then(|outcome| settled.map(|()| outcome))
 }
 
+/// Tells the driver of its commits in the order of the epochs; several may become durable at once.
+async fn tell_commits(mut submitted: mpsc::Receiver<Commit>, inbox: Arc<Inbox>) {
+    while let Some((epoch, committed)) = submitted.recv().await {
+        let result = committed.await.unwrap_or(Err(catalog::Error::Closed));
+        inbox.push_control(Control::Committed { epoch, result });
+    }
+}
+
 impl<'a> Driver<'a> {
     /// Builds the graph and takes up the last committed epoch; `None` when that one was the last.
     fn restore(job: &'a Job) -> Result<Option<Driver<'a>>> {
@@ -161,16 +175,20 @@ impl<'a> Driver<'a> {
         let now = Instant::now();
         let inputs = nodes.into_iter().zip(&position.inputs).map(|(node, splits)| Input::new(node, splits, now)).collect();
         let interval = job.context.interval();
+        let inbox = Arc::new(Queue::new(job.context.options.source_buffer_bytes));
+        let (commits, submitted) = mpsc::channel(IN_FLIGHT_MAX);
+        job.context.runtime.spawn(tell_commits(submitted, Arc::clone(&inbox)));
         Ok(Some(Driver {
             job,
             graph,
-            inbox: Arc::new(Queue::new(job.context.options.source_buffer_bytes)),
+            inbox,
             cancel: Cancel::default(),
             inputs,
             rows_out_before: position.counters.rows_out,
             position,
             epoch,
             in_flight: VecDeque::new(),
+            commits,
             flushes: Vec::new(),
             dirty: false,
             interval,
@@ -183,7 +201,7 @@ impl<'a> Driver<'a> {
     fn start_inputs(&self) -> Vec<std::thread::JoinHandle<()>> {
         let mut threads = Vec::new();
         for (index, input) in self.inputs.iter().enumerate() {
-            let (inbox, cancel) = (Arc::clone(&self.inbox), self.cancel.clone());
+            let (inbox, cancel, asks) = (Arc::clone(&self.inbox), self.cancel.clone(), self.job.asks());
             let splits = &self.position.inputs[index];
             let runtime = self.job.context.runtime.clone();
             let body: Box<dyn FnOnce() + Send> = match input.node.clone() {
@@ -192,7 +210,7 @@ impl<'a> Driver<'a> {
                     Box::new(move || {
                         // Readers may use the runtime's timers and sockets.
                         let _entered = runtime.enter();
-                        read_source(&node, index, &offsets, &inbox, &cancel);
+                        read_source(&node, index, &offsets, &asks, &inbox, &cancel);
                     })
                 }
                 InputNode::Table(node) => {
@@ -282,7 +300,7 @@ impl<'a> Driver<'a> {
                 }
                 self.publish(now);
             }
-            Item::Source { input, event } => self.on_source(input, event)?,
+            Item::Source { input, event, asked } => self.on_source(input, event, asked)?,
             Item::Table { input, event } => self.on_table(input, event)?,
             Item::Failed(error) => return Err(error),
             Item::Flush(done) => {
@@ -299,7 +317,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn on_source(&mut self, index: usize, event: SourceEvent) -> Result<()> {
+    fn on_source(&mut self, index: usize, event: SourceEvent, asked: u64) -> Result<()> {
         let now = Instant::now();
         match event {
             SourceEvent::Rows { split: id, rows, errors, offset, bytes } => {
@@ -311,7 +329,6 @@ impl<'a> Driver<'a> {
                 let newest = spec.as_ref().and_then(|spec| newest_event(rows.column(spec.column).as_ref(), spec, now_us()));
                 let split = input.split(&id, now);
                 split.clock.touch(now);
-                split.caught_up_at = None;
                 split.rate.add(count, now);
                 let origin = Origin { source, split: Arc::clone(&split.name), offset: offset.clone() };
                 let at = self.position.inputs[index].entry(id.clone()).or_default();
@@ -330,13 +347,12 @@ impl<'a> Driver<'a> {
                 }
             }
             SourceEvent::CaughtUp { split } => {
-                self.inputs[index].split(&split, now).caught_up_at = Some(now);
+                self.inputs[index].split(&split, now).arrived = asked;
                 self.publish(now);
             }
             SourceEvent::Finished { split: id } => {
                 let split = self.inputs[index].split(&id, now);
                 split.clock.finished = true;
-                split.caught_up_at = Some(now);
                 self.position.inputs[index].entry(id).or_default().finished = true;
                 self.mark_dirty(now);
                 self.advance()?;
@@ -363,7 +379,6 @@ impl<'a> Driver<'a> {
                 }
             }
             TableEvent::Changes(commit) => {
-                self.inputs[index].split(TABLE_SPLIT, now).caught_up_at = None;
                 for changes in commit.changes {
                     self.push_table(index, changes, now)?;
                 }
@@ -374,7 +389,6 @@ impl<'a> Driver<'a> {
             TableEvent::CaughtUp(seq) => {
                 let input = &mut self.inputs[index];
                 input.seen = input.seen.max(seq);
-                input.split(TABLE_SPLIT, now).caught_up_at = Some(now);
                 // A table that nobody touches must not keep the log of all others.
                 if input.seen.0 > input.committed.0 + UNTOUCHED_COMMITS_MAX {
                     self.mark_dirty(now);
@@ -586,13 +600,11 @@ impl<'a> Driver<'a> {
             rows,
             reads,
         });
-        let (inbox, epoch) = (Arc::clone(&self.inbox), self.epoch);
-        self.job.context.runtime.spawn(async move {
-            let result = receiver.await.unwrap_or(Err(catalog::Error::Closed));
-            inbox.push_control(Control::Committed { epoch, result });
-        });
+        // There is room for every epoch that may be in flight, and the task lives as long as this sender.
+        let sent = self.commits.try_send((self.epoch, receiver));
+        debug_assert!(sent.is_ok(), "at most {IN_FLIGHT_MAX} epochs are on their way");
         self.in_flight.push_back(InFlight {
-            epoch,
+            epoch: self.epoch,
             started,
             record,
             newest_event_us: self.position.newest_event_us,
@@ -656,7 +668,7 @@ impl<'a> Driver<'a> {
         self.published = now;
         let watermark = self.graph.watermark();
         let mut splits = Vec::new();
-        let mut arrivals = Vec::new();
+        let mut arrived = u64::MAX;
         for (index, input) in self.inputs.iter_mut().enumerate() {
             let source = match &input.node {
                 InputNode::Source(node) => &node.name,
@@ -687,7 +699,10 @@ impl<'a> Driver<'a> {
                         last_error: split.progress.last_error.clone(),
                     },
                 ));
-                arrivals.push(super::job::Arrival { finished: split.clock.finished, caught_up_at: split.caught_up_at });
+                // How far a table is taken in is told by the commit.
+                if !split.clock.finished && matches!(input.node, InputNode::Source(_)) {
+                    arrived = arrived.min(split.arrived);
+                }
             }
         }
         let opened = self.inputs.iter().all(|input| input.opened && !input.backfilling);
@@ -702,7 +717,7 @@ impl<'a> Driver<'a> {
             status.counters = counters;
             status.state_bytes = state_bytes;
             status.splits = splits;
-            status.arrivals = opened.then_some(arrivals);
+            status.arrived = if opened { arrived } else { 0 };
             status.seen = seen;
             status.operators = operators;
         });
@@ -750,7 +765,7 @@ impl Input {
                 clock: SplitClock::new(timed, idle_timeout_us, None, now),
                 name: id.into(),
                 progress: SplitProgress::default(),
-                caught_up_at: None,
+                arrived: 0,
                 rate: Rate { since: now, rows: 0, per_s: 0.0 },
             };
             self.splits.insert(id.to_owned(), split);

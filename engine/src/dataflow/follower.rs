@@ -7,10 +7,10 @@
 //! Operators bound what a backfill holds in memory as they always do; only rows that reach the sink wait for its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use catalog::{Catalog, Changes, Seq, TableChanges};
+use catalog::{Catalog, Changes, Seq, Step, TableChanges};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -22,16 +22,14 @@ use crate::{Error, Result};
 
 /// A reader returns from a call at least so often, to be asked to stop.
 const READER_WAIT: Duration = Duration::from_millis(100);
-/// Nothing new for so long after a commit: the follower has everything up to it.
-const QUIET: Duration = Duration::from_millis(2);
 
 /// What inputs send to the driver.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A source is open; its splits.
     Opened { input: usize, splits: Vec<SplitId> },
-    /// A source has something.
-    Source { input: usize, event: SourceEvent },
+    /// A source has something. `asked`: how often it had been asked by then for the end of what it holds.
+    Source { input: usize, event: SourceEvent, asked: u64 },
     /// A table has something.
     Table { input: usize, event: TableEvent },
     /// The input cannot go on.
@@ -77,13 +75,16 @@ impl Cancel {
 }
 
 /// Reads a source until it ends, fails or is cancelled. Runs on its own thread.
+/// `asks` counts how often somebody wanted to know when everything is taken in that the source holds at that moment.
 pub(crate) fn read_source(
     node: &SourceNode,
     input: usize,
     offsets: &std::collections::BTreeMap<SplitId, Offset>,
+    asks: &AtomicU64,
     inbox: &Inbox,
     cancel: &Cancel,
 ) {
+    let mut asked = 0;
     let mut reader = match source::open(node, offsets) {
         Ok(reader) => reader,
         Err(error) => {
@@ -95,6 +96,11 @@ pub(crate) fn read_source(
         return;
     }
     while !cancel.is_cancelled() {
+        let asks = asks.load(Ordering::Acquire);
+        if asked < asks {
+            reader.mark_end();
+            asked = asks;
+        }
         let event = match reader.next(READER_WAIT) {
             Ok(Some(event)) => event,
             Ok(None) => continue,
@@ -110,7 +116,7 @@ pub(crate) fn read_source(
             }
             _ => 64,
         };
-        if !inbox.push(Item::Source { input, event }, bytes) {
+        if !inbox.push(Item::Source { input, event, asked }, bytes) {
             return;
         }
     }
@@ -139,8 +145,8 @@ pub(crate) fn follow_table(
 
 async fn follow(catalog: &Arc<Catalog>, node: &TableChangesNode, input: usize, after: Option<Seq>, inbox: &Inbox) -> Result<()> {
     let send = |event: TableEvent, bytes: usize| inbox.push(Item::Table { input, event }, bytes);
-    let (mut reader, mut seen) = match after {
-        Some(seq) => (catalog.changes(node.table, seq)?, seq),
+    let mut reader = match after {
+        Some(seq) => catalog.changes(node.table, seq)?,
         None => {
             let version = catalog.version();
             // The reader first: from here on the log after this version is kept.
@@ -166,42 +172,23 @@ async fn follow(catalog: &Arc<Catalog>, node: &TableChangesNode, input: usize, a
             if !send(event, 0) {
                 return Ok(());
             }
-            (reader, version.seq)
+            reader
         }
     };
-    let mut told = None;
     loop {
-        let newest = catalog.version().seq;
-        // `next` is cancel safe, so it may be asked with a time limit.
-        let next = match tokio::time::timeout(QUIET, reader.next()).await {
-            Ok(next) => next?,
-            Err(_) => {
-                seen = seen.max(newest);
-                if told != Some(seen) {
-                    told = Some(seen);
-                    if !send(TableEvent::CaughtUp(seen), 0) {
-                        return Ok(());
-                    }
+        let mut changes = match reader.step().await? {
+            Step::Changes(changes) => changes,
+            Step::UpTo(seq) => {
+                if !send(TableEvent::CaughtUp(seq), 0) {
+                    return Ok(());
                 }
-                // Another commit, which need not touch the table, or changes: whichever is first.
-                let mut versions = catalog.versions();
-                if versions.borrow_and_update().seq > seen {
-                    continue;
-                }
-                tokio::select! {
-                    next = reader.next() => next?,
-                    changed = versions.changed() => match changed {
-                        Ok(()) => continue,
-                        Err(_) => None,
-                    },
-                }
+                continue;
+            }
+            Step::Ended => {
+                send(TableEvent::Ended, 0);
+                return Ok(());
             }
         };
-        let Some(mut changes) = next else {
-            send(TableEvent::Ended, 0);
-            return Ok(());
-        };
-        seen = changes.seq;
         for part in &mut changes.changes {
             part.rows = part.rows.project(&node.projection)?;
         }

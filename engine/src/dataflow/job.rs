@@ -15,7 +15,7 @@ use super::follower::{Inbox, Item};
 use super::now_us;
 use super::position::Counters;
 use crate::plan::{Dataflow, Node};
-use crate::source::{Offset, SplitId};
+use crate::source::{self, Offset, SplitId};
 use crate::status::{CheckpointRecord, JobState, JobStatus, OperatorStatus, SplitStatus};
 use crate::{Error, Options};
 
@@ -54,10 +54,13 @@ pub(crate) struct Job {
     pub(crate) context: Arc<Context>,
     /// Tables it follows.
     pub(crate) follows: BTreeSet<ObjectId>,
+    /// Whether all its sources end.
+    pub(crate) is_bounded: bool,
     plan: Option<Dataflow>,
     kind: &'static str,
     status: Mutex<Status>,
     changed: watch::Sender<u64>,
+    asks: Arc<AtomicU64>,
     /// The queue of the current run.
     inbox: Mutex<Option<Arc<Inbox>>>,
     stopping: AtomicBool,
@@ -82,19 +85,12 @@ pub(crate) struct Status {
     pub(crate) checkpoint_ms: f64,
     /// With the number of their input.
     pub(crate) splits: Vec<(usize, SplitStatus)>,
-    /// How each split stands to its end; `None` while sources are not open or a table is being read.
-    pub(crate) arrivals: Option<Vec<Arrival>>,
+    /// All sources are taken in as far as they went when [`Job::ask`] gave this number.
+    pub(crate) arrived: u64,
     /// Followed tables and the commit up to which they are taken in.
     pub(crate) seen: Vec<(ObjectId, Seq)>,
     pub(crate) operators: Vec<OperatorStatus>,
     checkpoints: VecDeque<CheckpointRecord>,
-}
-
-/// How a split stands to its end.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
-    pub(crate) finished: bool,
-    pub(crate) caught_up_at: Option<Instant>,
 }
 
 impl Status {
@@ -109,15 +105,15 @@ impl Status {
 impl Job {
     /// A job that is to run.
     pub(crate) fn new(context: Arc<Context>, dataflow: Dataflow) -> Arc<Job> {
-        let mut follows = BTreeSet::new();
-        collect_tables(&dataflow.root, &mut follows);
+        let (mut follows, mut is_bounded) = (BTreeSet::new(), true);
+        collect_inputs(&dataflow.root, &mut follows, &mut is_bounded);
         let (id, name, kind) = (dataflow.id, dataflow.name.clone(), dataflow.kind);
-        Job::with(context, id, name, kind, Some(dataflow), follows, JobState::Starting, None)
+        Job::with(context, id, name, kind, Some(dataflow), (follows, is_bounded), JobState::Starting, None)
     }
 
     /// A job that could not be planned.
     pub(crate) fn failed(context: Arc<Context>, id: ObjectId, name: &str, kind: &'static str, reason: String) -> Arc<Job> {
-        Job::with(context, id, name.to_owned(), kind, None, BTreeSet::new(), JobState::Failing, Some(reason))
+        Job::with(context, id, name.to_owned(), kind, None, (BTreeSet::new(), false), JobState::Failing, Some(reason))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the two constructors above are the only callers")]
@@ -127,7 +123,7 @@ impl Job {
         name: String,
         kind: &'static str,
         plan: Option<Dataflow>,
-        follows: BTreeSet<ObjectId>,
+        (follows, is_bounded): (BTreeSet<ObjectId>, bool),
         state: JobState,
         last_error: Option<String>,
     ) -> Arc<Job> {
@@ -144,7 +140,7 @@ impl Job {
             state_bytes: 0,
             checkpoint_ms: 0.0,
             splits: Vec::new(),
-            arrivals: None,
+            arrived: 0,
             seen: Vec::new(),
             operators: Vec::new(),
             checkpoints: VecDeque::new(),
@@ -154,11 +150,13 @@ impl Job {
             name,
             context,
             follows,
+            is_bounded,
             ended: watch::Sender::new(plan.is_none()),
             plan,
             kind,
             status: Mutex::new(status),
             changed: watch::Sender::new(0),
+            asks: Arc::default(),
             inbox: Mutex::new(None),
             stopping: AtomicBool::new(false),
             stop_lock: Mutex::new(()),
@@ -255,14 +253,21 @@ impl Job {
         *self.inbox.lock() = inbox;
     }
 
-    /// Returns when what was taken in before the call is committed, or when no run is there to commit it.
-    pub(crate) async fn flush(&self) {
+    /// Returns `true` when what was taken in before the call is committed, `false` when no run is there to commit it,
+    /// or none any more: what it had not committed is read again later.
+    pub(crate) async fn flush(&self) -> bool {
         let inbox = self.inbox.lock().clone();
         let (done, flushed) = oneshot::channel();
-        if inbox.is_some_and(|inbox| inbox.push_marker(Item::Flush(done))) {
-            // An end of the run answers as well: what it had not committed is read again later.
-            let _ = flushed.await;
-        }
+        inbox.is_some_and(|inbox| inbox.push_marker(Item::Flush(done))) && flushed.await.is_ok()
+    }
+
+    /// Asks the sources to tell when everything is taken in that they hold now; `Status::arrived` reaches the number given then.
+    pub(crate) fn ask(&self) -> u64 {
+        self.asks.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    pub(crate) fn asks(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.asks)
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
@@ -294,7 +299,7 @@ impl Job {
         self.set_state(JobState::Failing);
         self.update(|status| {
             status.last_error = Some(reason.to_owned());
-            status.arrivals = None;
+            status.arrived = 0;
         });
     }
 
@@ -350,17 +355,18 @@ fn with_causes(error: &Error) -> String {
     text
 }
 
-fn collect_tables(node: &Node, tables: &mut BTreeSet<ObjectId>) {
+/// The tables below a node, and whether the sources below it end.
+fn collect_inputs(node: &Node, tables: &mut BTreeSet<ObjectId>, bounded: &mut bool) {
     match node {
-        Node::Source(_) => {}
+        Node::Source(source) => *bounded &= source::is_bounded(&source.connector),
         Node::TableChanges(changes) => {
             tables.insert(changes.table);
         }
         Node::Filter { input, .. } | Node::Project { input, .. } | Node::WindowAssign { input, .. } => {
-            collect_tables(input, tables);
+            collect_inputs(input, tables, bounded);
         }
-        Node::WindowAggregate(node) => collect_tables(&node.input, tables),
-        Node::Aggregate(node) => collect_tables(&node.input, tables),
-        Node::Union { inputs, .. } => inputs.iter().for_each(|input| collect_tables(input, tables)),
+        Node::WindowAggregate(node) => collect_inputs(&node.input, tables, bounded),
+        Node::Aggregate(node) => collect_inputs(&node.input, tables, bounded),
+        Node::Union { inputs, .. } => inputs.iter().for_each(|input| collect_inputs(input, tables, bounded)),
     }
 }

@@ -42,7 +42,7 @@ pub enum SourceEvent {
         /// Bytes read for them.
         bytes: u64,
     },
-    /// The split holds nothing new at the moment (end of a partition, no file growth): it may be taken as caught up.
+    /// The split has given out all it held at the latest [`SourceReader::mark_end`]; nothing says so unasked.
     CaughtUp {
         /// The split.
         split: SplitId,
@@ -96,6 +96,10 @@ pub trait SourceReader: Send {
     /// # Errors
     /// Anything that needs a restart of the dataflow from its last committed offsets.
     fn next(&mut self, wait: std::time::Duration) -> Result<Option<SourceEvent>>;
+
+    /// Notes where every split ends at this moment. Each unbounded one says [`SourceEvent::CaughtUp`] once, when it has
+    /// given out everything before there; what was said about an earlier mark no longer counts.
+    fn mark_end(&mut self);
 }
 
 /// Opens a source at the given offsets; splits without one start where the options say.
@@ -155,6 +159,16 @@ pub fn check_options(connector: &ConnectorSpec) -> Result<()> {
         Connector::Jetstream => jetstream::check_options(connector),
         Connector::Nexmark => nexmark::check_options(connector),
         Connector::Bluesky => bluesky_source::check_options(connector),
+    }
+}
+
+/// Whether a source ends by itself.
+pub fn is_bounded(connector: &ConnectorSpec) -> bool {
+    match Connector::of(connector) {
+        Ok(Connector::Files) => files::is_bounded(connector),
+        Ok(Connector::Kafka) => kafka::is_bounded(connector),
+        Ok(Connector::Nexmark | Connector::Bluesky) => generator::is_bounded(connector),
+        Ok(Connector::Jetstream) | Err(_) => false,
     }
 }
 

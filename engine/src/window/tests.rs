@@ -1,3 +1,5 @@
+//! Windows of a time, by table and by model.
+
 use super::*;
 
 const TUMBLE: WindowKind = WindowKind::Tumble { size_us: 10, offset_us: 0 };
@@ -18,7 +20,8 @@ fn windows(kind: &WindowKind, time: i64) -> Vec<(i64, i64)> {
 
 #[test]
 fn each_time_is_in_its_windows() {
-    let cases: Vec<(WindowKind, i64, Vec<(i64, i64)>)> = vec![
+    type Spans = Vec<(i64, i64)>;
+    let cases: Vec<(WindowKind, i64, Spans)> = vec![
         (TUMBLE, 0, vec![(0, 10)]),
         (TUMBLE, 9, vec![(0, 10)]),
         (TUMBLE, 10, vec![(10, 20)]),

@@ -384,7 +384,8 @@ mod tests {
 
     #[test]
     fn jetstream_is_stored_unless_told_otherwise() {
-        let cases: [(&[(&str, &str)], Option<&str>); 6] = [
+        type Options = &'static [(&'static str, &'static str)];
+        let cases: [(Options, Option<&str>); 6] = [
             (&[("connector", "jetstream")], Some("7 days")),
             (&[("connector", "jetstream"), ("retention", "none")], None),
             (&[("connector", "jetstream"), ("retention", "0")], None),

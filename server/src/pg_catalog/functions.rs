@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 use super::content::{index_definition, keyed_by, relations, schemas, view_query};
 use super::oid;
 use super::tables::Cell;
-use crate::pgwire::types::{PgType, Scalar, format_type};
+use crate::pgwire::types::{PgType, format_type};
 use crate::session::{Backend, SERVER_VERSION, SessionInfo};
 
 /// What functions answer from.

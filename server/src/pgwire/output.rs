@@ -130,10 +130,6 @@ impl Output {
         });
     }
 
-    pub(super) fn copy_data(&mut self, data: &Bytes) {
-        self.message(b'd', |body| body.put_slice(data));
-    }
-
     pub(super) fn copy_done(&mut self) {
         self.message(b'c', |_| {});
     }

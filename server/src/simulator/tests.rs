@@ -1,3 +1,5 @@
+//! The simulator as a client sees it.
+
 use std::time::Duration;
 
 use futures::StreamExt;

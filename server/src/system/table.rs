@@ -24,7 +24,7 @@ pub(super) struct SystemTable {
 }
 
 impl SystemTable {
-    pub(super) fn new(name: &'static str, schema: SchemaRef, rows: Rows) -> Arc<dyn TableProvider> {
+    pub(super) fn provider(name: &'static str, schema: SchemaRef, rows: Rows) -> Arc<dyn TableProvider> {
         Arc::new(SystemTable { name, schema, rows })
     }
 
@@ -34,7 +34,7 @@ impl SystemTable {
         schema: SchemaRef,
         rows: impl Fn() -> RecordBatch + Send + Sync + 'static,
     ) -> Arc<dyn TableProvider> {
-        SystemTable::new(name, schema, Box::new(move || Box::pin(std::future::ready(Ok(rows())))))
+        SystemTable::provider(name, schema, Box::new(move || Box::pin(std::future::ready(Ok(rows())))))
     }
 }
 

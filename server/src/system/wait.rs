@@ -31,7 +31,7 @@ pub(super) fn table(database: Weak<Database>, arguments: &[ScalarValue]) -> Resu
             Ok(relations::jobs(&found))
         })
     };
-    Ok(SystemTable::new("wait", schema, Box::new(rows)))
+    Ok(SystemTable::provider("wait", schema, Box::new(rows)))
 }
 
 fn external(error: Error) -> DataFusionError {

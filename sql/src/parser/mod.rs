@@ -242,16 +242,11 @@ fn relations_as_arguments(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         out.push(token(Token::make_word(PARTITIONED, Some('"'))));
         out.push(token(Token::LParen));
         out.append(&mut name);
-        loop {
-            // A column is a word followed by a comma or the end; anything else is the next argument.
-            match tokens.get(at).map(|t| &t.token) {
-                Some(Token::Word(_)) => {
-                    out.push(token(Token::Comma));
-                    out.push(tokens[at].clone());
-                    at += 1;
-                }
-                _ => break,
-            }
+        // A column is a word followed by a comma or the end; anything else is the next argument.
+        while let Some(column) = tokens.get(at).filter(|t| matches!(t.token, Token::Word(_))) {
+            out.push(token(Token::Comma));
+            out.push(column.clone());
+            at += 1;
             let more = matches!(tokens.get(at).map(|t| &t.token), Some(Token::Comma))
                 && matches!(tokens.get(at + 1).map(|t| &t.token), Some(Token::Word(_)))
                 && matches!(tokens.get(at + 2).map(|t| &t.token), Some(Token::Comma | Token::RParen));

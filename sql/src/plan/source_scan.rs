@@ -35,7 +35,7 @@ pub(crate) struct SourceTable {
 impl SourceTable {
     pub(crate) fn new(definition: &Definition) -> crate::Result<Self> {
         let source = sources::of_definition(definition)?;
-        if !sources::is_bounded(&source.connector) {
+        if !engine::source::is_bounded(&source.connector) {
             return Err(Error::new(
                 "0A000",
                 format!("\"{}\" is a stream without an end, of which nothing is stored", definition.name.name),

@@ -1,6 +1,5 @@
 //! Streaming tables: what CREATE STREAMING TABLE says, as a source of the engine.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
@@ -161,17 +160,4 @@ pub(crate) fn projected(source: SourceNode, projection: &[usize]) -> Result<Sour
         None => None,
     };
     Ok(SourceNode { projection: projection.to_vec(), schema: Arc::new(Schema::new(fields)), watermark, ..source })
-}
-
-/// Whether a source has an end, so that a SELECT may read it.
-pub(crate) fn is_bounded(connector: &ConnectorSpec) -> bool {
-    let option = |options: &BTreeMap<String, String>, name: &str| options.get(name).cloned();
-    match connector.connector.as_str() {
-        "files" => option(&connector.options, "mode").is_none_or(|mode| mode == "bounded"),
-        "nexmark" | "bluesky" | "sailboats" => {
-            option(&connector.options, "rows").and_then(|rows| rows.parse::<u64>().ok()).is_some_and(|rows| rows > 0)
-        }
-        "kafka" => connector.options.keys().any(|key| key.contains("bounded") || key.contains("end")),
-        _ => false,
-    }
 }

@@ -1,3 +1,5 @@
+//! Sums and averages in all types, against exact numbers.
+
 use arrow::array::{Array, ArrayRef, BooleanArray, Decimal128Array, Int64Array};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::EmitTo;
@@ -55,7 +57,7 @@ fn merged_states_equal_one_run() {
     let groups = [0, 1, 1, 0, 0];
     let make = || Groups::<Int64Type>::new(finish(Kind::Sum, &DataType::Int64));
     let (mut whole, mut first, mut merged) = (make(), make(), make());
-    whole.update_batch(&[all.clone()], &groups, None, 2).expect("adds");
+    whole.update_batch(std::slice::from_ref(&all), &groups, None, 2).expect("adds");
     first.update_batch(&[all.slice(0, 3)], &groups[..3], None, 2).expect("adds");
     let rows = make().convert_to_state(&[all.slice(3, 2)], None).expect("a state per row");
     merged.merge_batch(&rows, &groups[3..], 2).expect("merges");
@@ -71,7 +73,7 @@ fn sums_that_do_not_fit_are_errors() {
     let input = DataType::Decimal128(DIGITS, 0);
     let values: ArrayRef = Arc::new(Decimal128Array::from(vec![largest, 1]).with_data_type(input.clone()));
     let mut sum = Totals::<Decimal128Type>::new(finish(Kind::Sum, &input));
-    sum.update_batch(&[values.clone()]).expect("128 bits hold it");
+    sum.update_batch(std::slice::from_ref(&values)).expect("128 bits hold it");
     let error = sum.evaluate().expect_err("38 digits do not").to_string();
     assert!(error.contains("numeric out of range"), "{error}");
     assert!(sum.update_batch(&[values]).is_err(), "128 bits do not hold twice as much");

@@ -329,17 +329,20 @@ fn time_text(time: i64) -> String {
     shown(&TimestampMicrosecondArray::from(vec![time]), 0)
 }
 
+/// Start and end of a window.
+type Span = (i64, i64);
+
 /// Result rows for rows that lie in the windows given for each.
 fn expected<'a>(
     rows: impl Iterator<Item = (&'a Row, (i64, i64))>,
     group: &[&str],
     calls: &[plan::Aggregate],
 ) -> BTreeMap<Vec<String>, i64> {
-    let mut groups: BTreeMap<(Vec<String>, (i64, i64)), Vec<&Row>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Vec<String>, Span), Vec<&Row>> = BTreeMap::new();
     for (row, window) in rows {
         groups.entry((group_text(row, group), window)).or_default().push(row);
     }
-    let result = |((key, (start, end)), rows): ((Vec<String>, (i64, i64)), Vec<&Row>)| {
+    let result = |((key, (start, end)), rows): ((Vec<String>, Span), Vec<&Row>)| {
         let results = calls.iter().map(|call| naive(call, &rows)).collect();
         ([key, vec![time_text(start), time_text(end)], results].concat(), 1)
     };
@@ -459,10 +462,13 @@ fn corrected_windows_equal_the_model() {
     }
 }
 
+/// Start and end of a session, with its rows.
+type LiveSession = (i64, i64, Vec<Row>);
+
 /// The sessions that rows fall into when each is accepted or late as it comes.
 #[derive(Default)]
 struct SessionModel {
-    live: BTreeMap<Vec<String>, Vec<(i64, i64, Vec<Row>)>>,
+    live: BTreeMap<Vec<String>, Vec<LiveSession>>,
     done: Vec<(Row, (i64, i64))>,
 }
 

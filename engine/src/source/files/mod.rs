@@ -64,6 +64,11 @@ pub(super) fn check_options(spec: &ConnectorSpec) -> Result<()> {
     FilesOptions::of(spec).map(|_| ())
 }
 
+/// Whether only what is there at the start is read.
+pub(super) fn is_bounded(spec: &ConnectorSpec) -> bool {
+    FilesOptions::of(spec).is_ok_and(|options| options.mode == Mode::Bounded)
+}
+
 /// Whether files are there; a watched path may still be empty.
 pub(super) fn probe(node: &SourceNode) -> Result<()> {
     let options = FilesOptions::of(&node.connector)?;
@@ -95,6 +100,8 @@ struct FileSplit {
     event_time: Option<i64>,
     blocks: u64,
     state: State,
+    /// The end at the last mark is still to be reached.
+    marked: bool,
 }
 
 enum Body {
@@ -134,6 +141,8 @@ pub(super) struct FilesReader {
     splits: Vec<FileSplit>,
     pending: VecDeque<SourceEvent>,
     next_look: Instant,
+    /// Whether a mark waits for the next look.
+    marking: bool,
 }
 
 impl FilesReader {
@@ -149,6 +158,7 @@ impl FilesReader {
             splits: Vec::new(),
             pending: VecDeque::new(),
             next_look: Instant::now(),
+            marking: false,
         };
         let found = reader.store.list()?;
         if found.is_empty() && offsets.is_empty() && mode == Mode::Bounded {
@@ -165,7 +175,14 @@ impl FilesReader {
                 return Err(Error::OffsetLost { message: format!("{path} is gone and was read only up to {offset}") });
             }
             let state = State::Readable;
-            reader.splits.push(FileSplit { path: path.clone(), body: Body::Gone, event_time: None, blocks: 0, state });
+            reader.splits.push(FileSplit {
+                path: path.clone(),
+                body: Body::Gone,
+                event_time: None,
+                blocks: 0,
+                state,
+                marked: false,
+            });
         }
         Ok(reader)
     }
@@ -175,7 +192,14 @@ impl FilesReader {
             Framing::Columnar => Body::Parquet(ParquetSplit::open(path, offset)?),
             _ => Body::Lines(LineSplit::open(&self.node, &self.encoding, &self.store, path, offset)?),
         };
-        self.splits.push(FileSplit { path: path.to_owned(), body, event_time: None, blocks: 0, state: State::Readable });
+        self.splits.push(FileSplit {
+            path: path.to_owned(),
+            body,
+            event_time: None,
+            blocks: 0,
+            state: State::Readable,
+            marked: false,
+        });
         Ok(())
     }
 
@@ -202,7 +226,7 @@ impl FilesReader {
             }
             Step::End if watch && !matches!(split.body, Body::Gone) => {
                 split.state = State::AtEnd;
-                Ok(Some(SourceEvent::CaughtUp { split: name }))
+                Ok(std::mem::take(&mut split.marked).then_some(SourceEvent::CaughtUp { split: name }))
             }
             Step::End => {
                 split.state = State::Finished;
@@ -252,6 +276,14 @@ impl FilesReader {
                 }
             }
         }
+        if std::mem::take(&mut self.marking) {
+            for split in &mut self.splits {
+                split.marked = split.state == State::Readable;
+                if split.state == State::AtEnd {
+                    self.pending.push_back(SourceEvent::CaughtUp { split: split.path.clone() });
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -267,7 +299,7 @@ impl SourceReader for FilesReader {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            if self.mode == Mode::Watch && Instant::now() >= self.next_look {
+            if self.mode == Mode::Watch && (self.marking || Instant::now() >= self.next_look) {
                 self.look()?;
                 continue;
             }
@@ -287,6 +319,12 @@ impl SourceReader for FilesReader {
             };
             std::thread::sleep(next_look.saturating_duration_since(now));
         }
+    }
+
+    fn mark_end(&mut self) {
+        self.marking = self.mode == Mode::Watch;
+        self.splits.iter_mut().for_each(|split| split.marked = false);
+        self.pending.retain(|event| !matches!(event, SourceEvent::CaughtUp { .. }));
     }
 }
 

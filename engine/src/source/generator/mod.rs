@@ -18,7 +18,7 @@ use serde_json::json;
 use super::options::Options;
 use super::rows::wall_us;
 use super::{Offset, SourceEvent, SourceReader, SplitId, SplitProgress};
-use crate::plan::SourceNode;
+use crate::plan::{ConnectorSpec, SourceNode};
 use crate::{Error, Result};
 
 /// The one split of a generator.
@@ -53,6 +53,12 @@ impl Pace {
     }
 }
 
+/// Whether the generator has a last row.
+pub(super) fn is_bounded(connector: &ConnectorSpec) -> bool {
+    let context = format!("connector \"{}\"", connector.connector);
+    Pace::of(&Options::new(&context, &connector.options)).is_ok_and(|pace| pace.events > 0)
+}
+
 pub(in crate::source) struct GeneratorReader {
     events: Box<dyn Events>,
     pace: Pace,
@@ -61,13 +67,22 @@ pub(in crate::source) struct GeneratorReader {
     /// Wall time at which event 0 was due, microseconds since 1970.
     started_us: i64,
     done: bool,
+    /// The first event after a mark that is still to be reached.
+    mark: Option<u64>,
     progress_at: Instant,
 }
 
 impl GeneratorReader {
     pub(super) fn new(events: Box<dyn Events>, pace: Pace, offsets: &BTreeMap<SplitId, Offset>) -> Result<Self> {
-        let mut reader =
-            GeneratorReader { events, pace, next: 0, started_us: wall_us(), done: false, progress_at: Instant::now() };
+        let mut reader = GeneratorReader {
+            events,
+            pace,
+            next: 0,
+            started_us: wall_us(),
+            done: false,
+            mark: None,
+            progress_at: Instant::now(),
+        };
         if let Some(offset) = offsets.get(SPLIT) {
             let part = |key: &str| offset.get(key).and_then(serde_json::Value::as_i64);
             let (Some(next), Some(started)) = (part("event"), part("started_us")) else {
@@ -106,6 +121,10 @@ impl SourceReader for GeneratorReader {
                 self.done = true;
                 return Ok(Some(SourceEvent::Finished { split }));
             }
+            if self.mark.is_some_and(|mark| self.next >= mark) {
+                self.mark = None;
+                return Ok(Some(SourceEvent::CaughtUp { split }));
+            }
             let due = self.due();
             if self.next < due {
                 let (rows, errors, next) = self.events.rows(self.next, due, self.started_us)?;
@@ -128,6 +147,11 @@ impl SourceReader for GeneratorReader {
             }
             std::thread::sleep(GROUP.min(deadline - now));
         }
+    }
+
+    fn mark_end(&mut self) {
+        // A generator without a rate holds nothing that it has not given out.
+        self.mark = Some(if self.pace.rate == 0.0 { self.next } else { self.due() });
     }
 }
 

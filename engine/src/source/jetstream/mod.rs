@@ -100,7 +100,8 @@ pub(super) struct JetstreamReader {
     progress_changed: bool,
     progress_at: Instant,
     last_frame: Instant,
-    caught_up: bool,
+    /// The wall time of a mark that is still to be reached.
+    mark_us: Option<i64>,
     bytes: u64,
 }
 
@@ -134,7 +135,7 @@ impl JetstreamReader {
             progress_changed: false,
             progress_at: Instant::now(),
             last_frame: Instant::now(),
-            caught_up: false,
+            mark_us: None,
             bytes: 0,
         })
     }
@@ -177,7 +178,7 @@ impl JetstreamReader {
             self.progress.gaps += 1;
             self.progress_changed = true;
         }
-        (self.first, self.caught_up) = (true, false);
+        self.first = true;
         self.connection = Some(connection);
         self.last_frame = Instant::now();
     }
@@ -339,10 +340,14 @@ impl JetstreamReader {
         Ok(SourceEvent::Rows { split: SPLIT.to_owned(), rows, errors, offset: self.offset(), bytes })
     }
 
-    /// Whether the stream has nothing more at the moment.
-    fn is_caught_up(&self) -> bool {
-        let fresh = self.cursor.as_ref().is_some_and(|cursor| wall_us() - cursor.time_us < CAUGHT_UP.as_micros() as i64);
-        self.connection.is_some() && (fresh || self.last_frame.elapsed() >= CAUGHT_UP)
+    /// Whether the events have reached the time of the mark.
+    fn has_reached_mark(&self) -> bool {
+        self.mark_us.is_some_and(|mark_us| self.cursor.as_ref().is_some_and(|cursor| cursor.time_us >= mark_us))
+    }
+
+    fn tell_mark(&mut self) -> SourceEvent {
+        self.mark_us = None;
+        SourceEvent::CaughtUp { split: SPLIT.to_owned() }
     }
 }
 
@@ -375,6 +380,9 @@ impl SourceReader for JetstreamReader {
                 (self.progress_changed, self.progress_at) = (false, Instant::now());
                 return Ok(Some(SourceEvent::Progress { split: SPLIT.to_owned(), progress: self.progress.clone() }));
             }
+            if since.is_none() && self.has_reached_mark() {
+                return Ok(Some(self.tell_mark()));
+            }
             let until = since.map_or(deadline, |since| since + LINGER);
             let delivery = self.socket.buffer.take(until);
             match delivery {
@@ -385,7 +393,6 @@ impl SourceReader for JetstreamReader {
                         self.progress_changed = true;
                     }
                     self.frame(&bytes, compressed)?;
-                    self.caught_up = false;
                     since = since.or_else(|| Some(Instant::now()));
                     if self.rows.records() >= BATCH_ROWS_MAX || self.bytes >= BATCH_BYTES_MAX as u64 {
                         return self.flush().map(Some);
@@ -402,12 +409,17 @@ impl SourceReader for JetstreamReader {
                 }
                 Some(Delivery::Fatal(error)) => return Err(error),
                 None if since.is_some() => return self.flush().map(Some),
-                None if !self.caught_up && self.is_caught_up() => {
-                    self.caught_up = true;
-                    return Ok(Some(SourceEvent::CaughtUp { split: SPLIT.to_owned() }));
+                // A connected stream that is silent for so long holds nothing more.
+                None if self.mark_us.is_some() && self.connection.is_some() && self.last_frame.elapsed() >= CAUGHT_UP => {
+                    return Ok(Some(self.tell_mark()));
                 }
                 None => return Ok(None),
             }
         }
+    }
+
+    fn mark_end(&mut self) {
+        self.mark_us = Some(wall_us());
+        self.last_frame = Instant::now();
     }
 }

@@ -35,11 +35,19 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest a record waits for others.
 const LINGER: Duration = Duration::from_millis(10);
 
+/// Silence after which what is left before the end of a partition is taken to be markers of transactions.
+const MARKERS_WAIT: Duration = Duration::from_secs(1);
+
 /// How often the ends of partitions that are behind are asked for.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) fn check_options(spec: &ConnectorSpec) -> Result<()> {
     KafkaOptions::of(spec).map(|_| ())
+}
+
+/// Whether reading stops somewhere.
+pub(super) fn is_bounded(spec: &ConnectorSpec) -> bool {
+    KafkaOptions::of(spec).is_ok_and(|options| !matches!(options.end, End::Never))
 }
 
 /// Whether the broker answers and has the topic.
@@ -122,8 +130,35 @@ struct Partition {
     /// Reading stops before this offset.
     end: Option<i64>,
     finished: bool,
-    caught_up: bool,
+    /// The broker's last word about it: there is nothing more.
+    at_end: bool,
+    mark: Mark,
     block: Block,
+}
+
+/// How a partition stands to the end that it is to tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    None,
+    /// Where the end is has to be asked, not before this time.
+    Wanted(Instant),
+    /// To be told at this offset; since when that is known.
+    At(i64, Instant),
+}
+
+impl Partition {
+    fn new(next: i64, end: Option<i64>) -> Self {
+        Partition { next, end, finished: false, at_end: false, mark: Mark::None, block: Block::default() }
+    }
+
+    /// Whether everything before the marked end is given out. Between the last record and the end there may be markers of
+    /// transactions, which are never seen: then it is the broker's word that counts, once records had time to come.
+    fn has_reached_mark(&self) -> bool {
+        match self.mark {
+            Mark::At(end, since) => self.next >= end || self.at_end && since.elapsed() >= MARKERS_WAIT,
+            Mark::None | Mark::Wanted(_) => false,
+        }
+    }
 }
 
 /// Records of one partition waiting to be decoded together.
@@ -150,6 +185,8 @@ pub(super) struct KafkaReader {
     wants_key: bool,
     wants_headers: bool,
     pending: VecDeque<SourceEvent>,
+    /// Some partition has a mark.
+    marked: bool,
     /// Records and bytes in all blocks, and when the first of them came.
     held_records: usize,
     held_bytes: usize,
@@ -175,6 +212,7 @@ impl KafkaReader {
             options,
             partitions: BTreeMap::new(),
             pending: VecDeque::new(),
+            marked: false,
             held_records: 0,
             held_bytes: 0,
             held_since: None,
@@ -205,7 +243,7 @@ impl KafkaReader {
             return Err(Error::OffsetLost { message: format!("the offset {offset} of partition {id} is not one of Kafka") });
         };
         let end = offset.get("end").and_then(serde_json::Value::as_i64);
-        Ok(Partition { next, end, finished: false, caught_up: false, block: Block::default() })
+        Ok(Partition::new(next, end))
     }
 
     /// A partition without a checkpoint: where the options say.
@@ -223,7 +261,7 @@ impl KafkaReader {
             End::Timestamp(millis) => Some(self.offset_at(id, *millis)?.unwrap_or(high)),
             End::Offsets(offsets) => Some(offsets.get(&id).copied().unwrap_or(high)),
         };
-        Ok(Partition { next, end, finished: false, caught_up: false, block: Block::default() })
+        Ok(Partition::new(next, end))
     }
 
     fn watermarks(&self, id: i32) -> Result<(i64, i64)> {
@@ -273,7 +311,7 @@ impl KafkaReader {
         };
         for id in found.into_iter().filter(|id| !self.partitions.contains_key(id)).collect::<Vec<_>>() {
             // All that a new partition holds came after the start.
-            let partition = Partition { next: 0, end: None, finished: false, caught_up: false, block: Block::default() };
+            let partition = Partition::new(0, None);
             let mut list = TopicPartitionList::new();
             let added = list.add_partition_offset(&self.options.topic, id, KafkaOffset::Beginning);
             added
@@ -324,9 +362,6 @@ impl KafkaReader {
                 // Not reading on is a saving only: what comes for a finished partition is dropped anyway.
                 let _ = self.consumer.pause(&list);
                 self.pending.push_back(SourceEvent::Finished { split: id.to_string() });
-            } else if partition.caught_up && !partition.finished {
-                self.pending.push_back(SourceEvent::CaughtUp { split: id.to_string() });
-                partition.caught_up = false;
             }
         }
         (self.held_records, self.held_bytes, self.held_since) = (0, 0, None);
@@ -340,7 +375,7 @@ impl KafkaReader {
         match (&error, code) {
             (KafkaError::PartitionEOF(id), _) => {
                 if let Some(partition) = self.partitions.get_mut(id) {
-                    partition.caught_up = true;
+                    partition.at_end = true;
                     // Everything up to the end at the start is behind: markers may fill the rest of the way.
                     if let Some(end) = partition.end {
                         partition.next = partition.next.max(end);
@@ -379,6 +414,24 @@ impl KafkaReader {
                 let reason = self.consumer.context().last.lock().clone().unwrap_or_else(|| error.to_string());
                 self.last_error = Some(reason);
                 Ok(())
+            }
+        }
+    }
+
+    /// Asks where marked partitions end and tells of those that are there. Nothing may be held back meanwhile.
+    fn tell_marks(&mut self) {
+        for (id, partition) in &mut self.partitions {
+            if let Mark::Wanted(at) = partition.mark
+                && at <= Instant::now()
+            {
+                let ends = self.consumer.fetch_watermarks(&self.options.topic, *id, Duration::from_millis(500));
+                let now = Instant::now();
+                // A broker that does not answer is asked again, while records may come.
+                partition.mark = ends.map_or(Mark::Wanted(now + Duration::from_secs(1)), |(_, high)| Mark::At(high, now));
+            }
+            if partition.has_reached_mark() {
+                partition.mark = Mark::None;
+                self.pending.push_back(SourceEvent::CaughtUp { split: id.to_string() });
             }
         }
     }
@@ -459,6 +512,13 @@ impl SourceReader for KafkaReader {
                 self.progress();
                 continue;
             }
+            if self.marked && self.held_since.is_none() {
+                self.tell_marks();
+                self.marked = self.partitions.values().any(|partition| partition.mark != Mark::None);
+                if !self.pending.is_empty() {
+                    continue;
+                }
+            }
             // With records in hand the others have until the linger is over, without any there is all the time given.
             let until = self.held_since.map_or(deadline, |since| since + LINGER);
             let consumer = &self.consumer;
@@ -485,6 +545,14 @@ impl SourceReader for KafkaReader {
             }
         }
     }
+
+    fn mark_end(&mut self) {
+        let now = Instant::now();
+        let unbounded = self.partitions.values_mut().filter(|partition| partition.end.is_none() && !partition.finished);
+        unbounded.for_each(|partition| partition.mark = Mark::Wanted(now));
+        self.marked = true;
+        self.pending.retain(|event| !matches!(event, SourceEvent::CaughtUp { .. }));
+    }
 }
 
 /// Copies a message into its partition's block.
@@ -493,7 +561,7 @@ fn hold(partition: &mut Partition, message: &BorrowedMessage<'_>, wants_key: boo
     if partition.finished || offset < partition.next {
         return;
     }
-    partition.caught_up = false;
+    partition.at_end = false;
     if let Some(end) = partition.end
         && offset >= end
     {

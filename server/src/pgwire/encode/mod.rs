@@ -29,7 +29,7 @@ use super::message::Format;
 use super::output::set_length;
 use super::types::{PgType, Scalar};
 
-pub(crate) use text::{write_array_element, zone};
+pub(crate) use text::zone;
 
 /// A batch, ready to be written row by row.
 pub(super) struct RowEncoder {

@@ -94,13 +94,6 @@ impl ColumnEncoder {
     }
 }
 
-/// Writes one element of an array literal, quoted where it must be.
-pub(crate) fn write_array_element(element: &str, out: &mut BytesMut) {
-    let before = out.len();
-    out.put_slice(element.as_bytes());
-    quote_array_element(before, out);
-}
-
 /// Puts what was written since `before` into quotes where an array literal needs them.
 fn quote_array_element(before: usize, out: &mut BytesMut) {
     let text = &out[before..];
