@@ -580,12 +580,10 @@ fn hold(partition: &mut Partition, message: &BorrowedMessage<'_>, wants_key: boo
     };
     let payload = copy(message.payload());
     let key = if wants_key { copy(message.key()) } else { None };
-    let headers = match message.headers() {
-        Some(headers) if wants_headers => {
-            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
-        }
-        _ => Vec::new(),
-    };
+    let headers = if wants_headers { message.headers() } else { None };
+    let headers = headers.map_or_else(Vec::new, |headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+    });
     let timestamp_us = message.timestamp().to_millis().and_then(|millis| millis.checked_mul(1000));
     block.records.push(Held { payload, key, offset, timestamp_us, headers });
 }

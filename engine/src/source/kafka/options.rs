@@ -125,6 +125,8 @@ impl KafkaOptions {
             .set("client.id", "freshet")
             .set("isolation.level", "read_committed")
             .set("queued.max.messages.kbytes", "16384")
+            // A full queue is empty again within a fraction of the second that librdkafka would rest by default.
+            .set("fetch.queue.backoff.ms", "10")
             .set("fetch.message.max.bytes", "1048576")
             .set("reconnect.backoff.max.ms", "2000")
             .set("allow.auto.create.topics", "false");
