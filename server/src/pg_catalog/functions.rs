@@ -373,6 +373,7 @@ impl ScalarUDFImpl for CatalogFunction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pgwire::types::Scalar;
 
     #[test]
     fn sizes_as_postgres_writes_them() {
