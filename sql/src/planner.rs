@@ -17,6 +17,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 
+use crate::plan::arithmetic::{CheckOverflow, NumericDivision};
 use crate::plan::operators::JsonOperators;
 use crate::plan::provider::{AtVersion, Names, Objects, Reading};
 use crate::plan::window_exec::WindowPlanner;
@@ -109,8 +110,10 @@ impl Planner {
             .with_default_features()
             .with_query_planner(Arc::new(WithWindows))
             .with_type_planner(Arc::new(types::PostgresTypes))
+            .with_analyzer_rule(Arc::new(CheckOverflow))
             .build();
-        let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(JsonOperators::new(&scalars)), udfs::expr_planner(&scalars)];
+        let mut planners: Vec<Arc<dyn ExprPlanner>> =
+            vec![Arc::new(JsonOperators::new(&scalars)), Arc::new(NumericDivision), udfs::expr_planner(&scalars)];
         planners.extend(state.expr_planners().iter().cloned());
         // The first planner that answers wins: ours come before DataFusion's.
         state = SessionStateBuilder::new_from_existing(state)

@@ -204,7 +204,8 @@ fn of_text(text: &str, otherwise: &'static str) -> Error {
     }
     if has("invalid function") {
         let name = quoted(&text, "", '\'').unwrap_or_default().to_lowercase();
-        return Error::new("42883", format!("function {name} does not exist"))
+        // The types of the arguments are not known here.
+        return Error::new("42883", format!("function {name}(…) does not exist"))
             .hint("No function matches the given name. REFERENCE.md lists all functions.");
     }
     if has("table function") && has("not found") {

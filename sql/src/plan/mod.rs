@@ -1,5 +1,6 @@
 //! Planning: names, types, windows, changes of tables, and continuous queries.
 
+pub(crate) mod arithmetic;
 pub(crate) mod continuous;
 pub(crate) mod dml;
 pub(crate) mod errors;
