@@ -134,7 +134,7 @@ impl Engine {
         tokio::time::timeout(limit, arrival).await.map_err(|_| {
             let (state, error) = job.read(|status| (status.state, status.last_error.clone()));
             let because = error.map(|error| format!(": {error}")).unwrap_or_default();
-            let failing = levels.iter().flatten().find(|below| below.id != id && below.read(|status| is_failing(status)));
+            let failing = levels.iter().flatten().find(|below| below.id != id && below.read(is_failing));
             let below = failing.map(|below| format!(", and \"{}\" below it is failing", below.name)).unwrap_or_default();
             let name = &job.name;
             Error::Timeout { message: format!("\"{name}\" is still {} after {limit:?}{because}{below}", state.name()) }

@@ -126,7 +126,7 @@ struct Exact {
 
 /// Packed, because there is one for every group: 24 bytes instead of 32.
 #[derive(Clone, Copy, Default)]
-#[repr(packed(8))]
+#[repr(Rust, packed(8))]
 struct ExactSum {
     sum: i128,
     count: i64,
