@@ -104,7 +104,7 @@ async fn errors_have_code_position_and_hint() {
             None,
         ),
         (
-            "CREATE STREAMING TABLE s (a TEXT, WATERMARK FOR a AS a - INTERVAL '1 second') WITH (connector = 'nexmark')",
+            "CREATE STREAMING TABLE s (a TEXT, WATERMARK FOR a AS a - INTERVAL '1 second') WITH (connector = 'nexmark', table = 'bid')",
             "42804",
             "a",
             None,
