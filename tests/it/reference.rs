@@ -32,7 +32,10 @@ fn the_list_of_functions_is_complete() {
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(reference(), format!("{before}{BEGIN}{}{END}{after}", functions())).expect("the checkout can be written");
     } else {
-        assert!(list == functions(), "sql/REFERENCE.md does not list the functions there are; run with BLESS=1 and read the difference");
+        assert!(
+            list == functions(),
+            "sql/REFERENCE.md does not list the functions there are; run with BLESS=1 and read the difference"
+        );
     }
 }
 
@@ -40,7 +43,8 @@ fn the_list_of_functions_is_complete() {
 async fn the_examples_run() {
     let text = std::fs::read_to_string(reference()).expect("the reference");
     let run = run_directory("reference");
-    let rows = [r#"{"boat_id":1,"speed":5.5,"ts":"2026-01-01T00:00:01Z"}"#, r#"{"boat_id":2,"speed":12,"ts":"2026-01-01T00:02:01Z"}"#];
+    let rows =
+        [r#"{"boat_id":1,"speed":5.5,"ts":"2026-01-01T00:00:01Z"}"#, r#"{"boat_id":2,"speed":12,"ts":"2026-01-01T00:02:01Z"}"#];
     std::fs::write(run.join("readings.jsonl"), rows.join("\n")).expect("a file");
     let server = Freshet::start(run.join("data").to_str().expect("text"), &[], &run);
     let mut examples = 0;
