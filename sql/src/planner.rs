@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use catalog::{Definition, ObjectId, Version};
 use chrono::{DateTime, Utc};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::{QueryPlanner, SessionState};
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -14,6 +15,8 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 
@@ -282,6 +285,16 @@ impl QueryPlanner for WithWindows {
         session: &dyn Session,
     ) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(WindowPlanner)]);
-        planner.create_physical_plan(plan, session).await
+        yielding(planner.create_physical_plan(plan, session).await?)
     }
+}
+
+/// Lets a task be stopped between two batches of a join. DataFusion yields where rows are read, but one batch of a cross join's input
+/// can keep its output busy for hours, and a query that was cancelled would hold its thread for as long.
+fn yielding(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+    let plan = plan.transform_up(|node| {
+        let multiplies = node.is::<CrossJoinExec>() || node.is::<NestedLoopJoinExec>() || node.is::<HashJoinExec>();
+        Ok(if multiplies { Transformed::yes(Arc::new(CooperativeExec::new(node)) as _) } else { Transformed::no(node) })
+    })?;
+    Ok(plan.data)
 }
